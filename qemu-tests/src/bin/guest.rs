@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Runs scenarios inside a guest, as root. Started by `scripts/lab boot`; speaks to `rvs-test` over the console:
+//! `RVS-BEGIN name`, then whatever the scenario prints, then exactly one `RVS-VERDICT name ok|FAIL`.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use clap::{Args, Parser, Subcommand};
+use nix::mount::{mount, MsFlags};
+use nix::sched::{unshare, CloneFlags};
+use nix::sys::signal::{killpg, Signal};
+use nix::unistd::Pid;
+
+use qemu_tests::klog::{is_trouble, Klog};
+use qemu_tests::modules::Modules;
+use qemu_tests::scenario::{Cx, Guest, Peer, Scenario};
+use qemu_tests::scenarios;
+use qemu_tests::wait::{pass, scaled, slow};
+
+#[derive(Parser)]
+#[command(about = "Runs scenarios inside a guest")]
+struct Cli {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Runs scenarios one after the other, each with the peer freshly loaded.
+    Run {
+        #[command(flatten)]
+        place: Place,
+        names: Vec<String>,
+    },
+    /// Runs one scenario in this process (used by `run`).
+    One {
+        #[command(flatten)]
+        place: Place,
+        name: String,
+    },
+}
+
+#[derive(Args, Clone)]
+struct Place {
+    #[arg(long)]
+    peer: Peer,
+    #[arg(long)]
+    guest: Guest,
+    /// The module under test.
+    #[arg(long)]
+    rvs: Option<PathBuf>,
+    /// Where files for the host go.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Of everything random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Place {
+    fn modules(&self) -> Modules {
+        Modules {
+            peer: self.peer,
+            rvs: self.rvs.clone(),
+        }
+    }
+
+    fn args(&self) -> Vec<String> {
+        let mut args = vec![
+            format!("--peer={}", self.peer),
+            format!("--guest={}", self.guest),
+            format!("--seed={}", self.seed),
+        ];
+        if let Some(rvs) = &self.rvs {
+            args.push(format!("--rvs={}", rvs.display()));
+        }
+        args
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Sub::Run { place, names } => run(&place, &names),
+        Sub::One { place, name } => one(&place, &name).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            println!("{e:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn scenario(name: &str) -> Result<&'static Scenario> {
+    scenarios::find(name).with_context(|| format!("no scenario {name}"))
+}
+
+/// All scenarios asked for; whether every one passed.
+fn run(place: &Place, names: &[String]) -> Result<bool> {
+    let mut log = Klog::new()?;
+    let leaks = Path::new("/sys/kernel/debug/kmemleak");
+    if place.guest == Guest::Kasan {
+        if !leaks.exists() {
+            mount(
+                Some("debugfs"),
+                "/sys/kernel/debug",
+                Some("debugfs"),
+                MsFlags::empty(),
+                None::<&str>,
+            )
+            .context("mounting debugfs")?;
+        }
+        fs::write(leaks, "scan=off").context("kmemleak")?;
+        fs::write(leaks, "clear").context("kmemleak")?;
+    }
+    let mut all = true;
+    for name in names {
+        println!("RVS-BEGIN {name}");
+        let begin = Instant::now();
+        let mut problems = Vec::new();
+        if let Err(e) = attend(place, name) {
+            problems.push(format!("{e:#}"));
+        }
+        problems.extend(look_around(place, name, &mut log)?);
+        for problem in &problems {
+            println!("PROBLEM {name}: {problem}");
+        }
+        let verdict = if problems.is_empty() { "ok" } else { "FAIL" };
+        println!(
+            "RVS-VERDICT {name} {verdict} {:.2}",
+            begin.elapsed().as_secs_f64()
+        );
+        all &= problems.is_empty();
+    }
+    if place.guest == Guest::Kasan {
+        all &= no_leaks(leaks)?;
+    }
+    Ok(all)
+}
+
+/// Loads the peer, runs one scenario in a process of its own, unloads the peer.
+fn attend(place: &Place, name: &str) -> Result<()> {
+    let scenario = scenario(name)?;
+    let modules = place.modules();
+    let begin = Instant::now();
+    if !scenario.own_modules {
+        modules.load().context("loading the peer")?;
+    }
+    let loaded = begin.elapsed();
+    let mut child = Command::new("/proc/self/exe")
+        .arg("one")
+        .args(place.args())
+        .arg(name)
+        .process_group(0)
+        .spawn()
+        .context("starting the scenario's process")?;
+    let outcome = wait(&mut child, scaled(scenario.timeout));
+    // Whatever it left behind dies with it; its namespaces go with their last process.
+    let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    let ran = begin.elapsed();
+    let unloaded = modules.unload().context("unloading the peer");
+    println!("loaded in {:.2?}, ran {:.2?}, unloaded in {:.2?}", loaded, ran - loaded, begin.elapsed() - ran);
+    outcome?;
+    unloaded
+}
+
+fn wait(child: &mut Child, patience: Duration) -> Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "the scenario failed ({status})");
+            return Ok(());
+        }
+        if Instant::now() > end {
+            for task in fs::read_dir(format!("/proc/{}/task", child.id()))?.flatten() {
+                let stack = fs::read_to_string(task.path().join("stack")).unwrap_or_default();
+                println!("{}:\n{stack}", task.path().display());
+            }
+            child.kill()?;
+            child.wait()?;
+            bail!(
+                "the scenario took more than {:.0} s",
+                patience.as_secs_f64()
+            );
+        }
+        pass(0.005);
+    }
+}
+
+/// What the kernel has to say after a scenario.
+fn look_around(place: &Place, name: &str, log: &mut Klog) -> Result<Vec<String>> {
+    let lines = log.read()?;
+    if let Some(out) = &place.out {
+        fs::write(out.join(format!("{name}.kmsg")), lines.join("\n"))
+            .context("writing the kernel log")?;
+    }
+    let mut problems: Vec<String> = lines
+        .iter()
+        .filter(|l| is_trouble(l))
+        .map(|l| format!("kernel log: {l}"))
+        .collect();
+    if place.guest == Guest::Lockdep {
+        let stats = fs::read_to_string("/proc/lockdep_stats").context("lockdep is not there")?;
+        let on = stats
+            .lines()
+            .any(|l| l.split(':').map(str::trim).eq(["debug_locks", "1"]));
+        if !on {
+            problems.push("lockdep has switched itself off (debug_locks is not 1)".to_owned());
+        }
+    }
+    Ok(problems)
+}
+
+/// Two scans: kmemleak reports what it didn't find twice and what is older than five seconds.
+fn no_leaks(leaks: &Path) -> Result<bool> {
+    pass(5.5);
+    for _ in 0..2 {
+        fs::write(leaks, "scan").context("kmemleak scan")?;
+        pass(0.5);
+    }
+    let report = fs::read_to_string(leaks).context("reading kmemleak")?;
+    print!("{report}");
+    println!(
+        "RVS-LEAKS {}",
+        report
+            .lines()
+            .filter(|l| l.contains("unreferenced object"))
+            .count()
+    );
+    Ok(report.is_empty())
+}
+
+/// One scenario, here.
+fn one(place: &Place, name: &str) -> Result<()> {
+    let scenario = scenario(name)?;
+    // What tools keep under /run must not outlive the scenario, nor meet another guest on the same file system.
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )?;
+    mount(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .context("tmpfs on /run")?;
+    let cx = Cx {
+        peer: place.peer,
+        guest: place.guest,
+        modules: place.modules(),
+        seed: place.seed,
+    };
+    println!(
+        "{} (peer {}, guest {}, slow {})",
+        scenario.doc,
+        cx.peer,
+        cx.guest,
+        slow()
+    );
+    (scenario.run)(&cx)
+}

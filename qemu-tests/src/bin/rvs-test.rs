@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Boots guests and runs scenarios in them.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use clap::{Args, Parser, Subcommand};
+use libtest_mimic::{Arguments, Trial};
+use nix::sys::signal::{killpg, Signal};
+use nix::unistd::Pid;
+
+use qemu_tests::klog::is_trouble;
+use qemu_tests::scenario::{Guest, Peer, Scenario};
+use qemu_tests::scenarios;
+
+#[derive(Parser)]
+#[command(about = "Boots guests and runs scenarios in them")]
+struct Cli {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Runs scenarios; all of them unless some are named.
+    Run(Run),
+    /// Lists the scenarios.
+    List,
+    /// Lists which scenarios prove which item of the checklist.
+    Items,
+}
+
+#[derive(Args)]
+struct Run {
+    /// uml, qemu, lockdep, kasan or virtme.
+    #[arg(long, default_value = "uml")]
+    guest: Guest,
+    /// rvs, or c for the kernel's own module.
+    #[arg(long, default_value = "rvs")]
+    peer: Peer,
+    /// A scenario's name; can be repeated.
+    #[arg(long = "scenario", value_name = "NAME")]
+    scenarios: Vec<String>,
+    /// Guests at the same time [default: as many as cores and memory allow].
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Scenarios per boot [default: a fraction of all; everything on an emulated guest].
+    #[arg(long)]
+    chunk: Option<usize>,
+    /// Of everything random; printed with each failure.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The program to run in the guest [default: `guest` beside this one].
+    #[arg(long)]
+    guest_bin: Option<PathBuf>,
+    /// The module under test [default: what `scripts/lab module GUEST` makes].
+    #[arg(long)]
+    module: Option<PathBuf>,
+    /// Print the console of each guest as it comes.
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Sub::Run(run) => run.start(),
+        Sub::List => {
+            list();
+            Ok(ExitCode::SUCCESS)
+        }
+        Sub::Items => {
+            items();
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("rvs-test: {e:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn list() {
+    for s in scenarios::ALL {
+        let peer = s.only_peer.map_or(String::new(), |(peer, why)| {
+            format!(" [{peer} only: {why}]")
+        });
+        let guests = s
+            .only_guests
+            .map_or(String::new(), |(_, why)| format!(" [{why}]"));
+        println!("{:24} {}{peer}{guests}", s.name, s.doc);
+    }
+}
+
+fn items() {
+    for item in 1..=146u16 {
+        let names: Vec<&str> = scenarios::ALL
+            .iter()
+            .filter(|s| s.items.contains(&item))
+            .map(|s| s.name)
+            .collect();
+        println!("{item}\t{}", names.join(" "));
+    }
+}
+
+/// What became of a scenario.
+#[derive(Debug, Clone)]
+enum Outcome {
+    Passed,
+    Failed(String),
+}
+
+/// Outcomes as they come in.
+#[derive(Default)]
+struct Board {
+    outcomes: Mutex<HashMap<&'static str, Outcome>>,
+    news: Condvar,
+}
+
+impl Board {
+    fn post(&self, name: &'static str, outcome: Outcome) {
+        self.outcomes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, outcome);
+        self.news.notify_all();
+    }
+
+    fn wait(&self, name: &str) -> Outcome {
+        let guard = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self
+            .news
+            .wait_while(guard, |o| !o.contains_key(name))
+            .unwrap_or_else(PoisonError::into_inner);
+        guard[name].clone()
+    }
+}
+
+/// All that the threads which boot guests share.
+struct Hall {
+    top: PathBuf,
+    guest: Guest,
+    peer: Peer,
+    seed: u64,
+    guest_bin: PathBuf,
+    module: Option<PathBuf>,
+    verbose: bool,
+    queue: Mutex<VecDeque<Vec<&'static Scenario>>>,
+    board: Board,
+}
+
+/// The checkout: the folder above that has `scripts/lab`.
+fn top() -> Result<PathBuf> {
+    let here = std::env::current_dir()?;
+    here.ancestors()
+        .find(|d| d.join("scripts/lab").exists())
+        .map(Path::to_owned)
+        .context("no scripts/lab here or above; run this inside the checkout")
+}
+
+fn memory_mib(guest: Guest) -> usize {
+    match guest {
+        Guest::Uml => 768,
+        Guest::Lockdep | Guest::Qemu | Guest::Virtme => 1024,
+        Guest::Kasan => 2048,
+    }
+}
+
+fn default_jobs(guest: Guest) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let available = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|t| {
+            t.lines().find_map(|l| {
+                l.strip_prefix("MemAvailable:")?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
+        })
+        .unwrap_or(4 << 20);
+    let by_memory = available / 1024 / memory_mib(guest);
+    cores.min(by_memory).max(1)
+}
+
+impl Run {
+    fn start(self) -> Result<ExitCode> {
+        let top = top()?;
+        let mut chosen: Vec<&'static Scenario> = Vec::new();
+        for name in &self.scenarios {
+            chosen.push(
+                scenarios::find(name)
+                    .with_context(|| format!("no scenario {name}; `rvs-test list`"))?,
+            );
+        }
+        if chosen.is_empty() {
+            chosen.extend(scenarios::ALL);
+        }
+        let guest_bin = match &self.guest_bin {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("guest"),
+        };
+        ensure!(guest_bin.exists(), "{} is not there", guest_bin.display());
+        let module = match (&self.module, self.peer) {
+            (_, Peer::C) => None,
+            (Some(path), _) => {
+                Some(fs::canonicalize(path).with_context(|| path.display().to_string())?)
+            }
+            (None, Peer::Rvs) => Some(lab_module(&top, self.guest)?),
+        };
+
+        let (run, skipped): (Vec<_>, Vec<_>) = chosen
+            .iter()
+            .copied()
+            .partition(|s| s.skip(self.peer, self.guest).is_none());
+        let jobs = self.jobs.unwrap_or_else(|| default_jobs(self.guest)).max(1);
+        let chunk = self.chunk.unwrap_or_else(|| match self.guest {
+            Guest::Uml | Guest::Lockdep => run.len().div_ceil(jobs * 4),
+            Guest::Kasan => run.len().div_ceil(jobs * 2),
+            Guest::Qemu | Guest::Virtme => run.len().div_ceil(jobs),
+        });
+        let queue = run
+            .chunks(chunk.max(1))
+            .map(<[_]>::to_vec)
+            .collect::<VecDeque<_>>();
+        let hall = Arc::new(Hall {
+            top,
+            guest: self.guest,
+            peer: self.peer,
+            seed: self.seed,
+            guest_bin,
+            module,
+            verbose: self.verbose,
+            queue: Mutex::new(queue),
+            board: Board::default(),
+        });
+        for s in &run {
+            let folder = hall.folder(s.name);
+            if folder.exists() {
+                fs::remove_dir_all(&folder)
+                    .with_context(|| format!("removing {}", folder.display()))?;
+            }
+        }
+        let workers: Vec<_> = (0..jobs)
+            .map(|n| {
+                let hall = hall.clone();
+                std::thread::spawn(move || hall.work(n))
+            })
+            .collect();
+
+        let mut trials = Vec::new();
+        for s in chosen {
+            if skipped.iter().any(|t| t.name == s.name) {
+                let why = s.skip(hall.peer, hall.guest).unwrap_or_default();
+                trials.push(
+                    Trial::test(s.name, || Ok(()))
+                        .with_kind(why)
+                        .with_ignored_flag(true),
+                );
+                continue;
+            }
+            let hall = hall.clone();
+            trials.push(Trial::test(s.name, move || match hall.board.wait(s.name) {
+                Outcome::Passed => Ok(()),
+                Outcome::Failed(why) => Err(why.into()),
+            }));
+        }
+        let args = Arguments {
+            test_threads: Some(1),
+            ..Arguments::default()
+        };
+        let conclusion = libtest_mimic::run(&args, trials);
+        for worker in workers {
+            if worker.join().is_err() {
+                bail!("a thread of the runner failed");
+            }
+        }
+        Ok(conclusion.exit_code())
+    }
+}
+
+/// Has the module built; its path is the last line that the lab prints.
+fn lab_module(top: &Path, guest: Guest) -> Result<PathBuf> {
+    let out = Command::new(top.join("scripts/lab"))
+        .args(["module", &guest.to_string()])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("starting scripts/lab")?;
+    ensure!(out.status.success(), "scripts/lab module {guest} failed");
+    let text = String::from_utf8_lossy(&out.stdout);
+    let path = text
+        .lines()
+        .last()
+        .context("scripts/lab module printed no path")?;
+    let path = top.join(path.trim());
+    fs::canonicalize(&path).with_context(|| format!("the module {}", path.display()))
+}
+
+/// One boot as it was seen.
+#[derive(Default)]
+struct Seen {
+    /// Console lines between a scenario's begin and its end.
+    said: HashMap<String, Vec<String>>,
+    verdicts: Vec<(String, bool)>,
+    begun: Option<String>,
+    leaks: Option<usize>,
+    /// Trouble outside any scenario.
+    stray: Vec<String>,
+    ended: String,
+}
+
+impl Hall {
+    fn folder(&self, name: &str) -> PathBuf {
+        self.top
+            .join("build/test")
+            .join(format!("{}-{}", self.guest, self.peer))
+            .join(name)
+    }
+
+    /// Boots guests until nothing is left to do.
+    fn work(&self, worker: usize) {
+        let mut boots = 0;
+        loop {
+            let batch = self
+                .queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
+            let Some(batch) = batch else { return };
+            boots += 1;
+            let out = self
+                .top
+                .join("build/test")
+                .join(format!("{}-{}", self.guest, self.peer))
+                .join(format!(".boot-{}-{worker}-{boots}", std::process::id()));
+            match self.boot(&batch, &out) {
+                Ok(seen) => self.judge(&batch, seen, &out),
+                Err(e) => {
+                    for s in &batch {
+                        self.board.post(
+                            s.name,
+                            Outcome::Failed(format!("the guest did not run: {e:#}")),
+                        );
+                    }
+                }
+            }
+            // Empty or already copied to the folders of those that failed.
+            let _ = fs::remove_dir_all(&out);
+        }
+    }
+
+    fn boot(&self, batch: &[&'static Scenario], out: &Path) -> Result<Seen> {
+        fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+        let slow = self.guest.slow();
+        let total: f64 = batch.iter().map(|s| s.timeout + 30.0).sum::<f64>() * slow + 120.0;
+        let mut command = Command::new(self.top.join("scripts/lab"));
+        command
+            .arg("boot")
+            .arg(self.guest.to_string())
+            .args(["--mem", &format!("{}M", memory_mib(self.guest))])
+            .args(["--cpus", if self.guest == Guest::Kasan { "1" } else { "2" }])
+            .args(["--timeout", &format!("{total:.0}")])
+            .arg("--out")
+            .arg(out)
+            .arg("--")
+            .args(["env", &format!("RVS_SLOW={slow}"), "RUST_BACKTRACE=0"])
+            .arg(&self.guest_bin)
+            .arg("run")
+            .arg(format!("--peer={}", self.peer))
+            .arg(format!("--guest={}", self.guest))
+            .arg(format!("--seed={}", self.seed))
+            .arg("--out=/out");
+        if let Some(module) = &self.module {
+            command.arg(format!("--rvs={}", module.display()));
+        }
+        command.args(batch.iter().map(|s| s.name));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = command.spawn().context("starting scripts/lab boot")?;
+        let group = Pid::from_raw(child.id().cast_signed());
+
+        let (sender, lines) = channel();
+        let stdout = child.stdout.take().context("no stdout")?;
+        let stderr = child.stderr.take().context("no stderr")?;
+        for pipe in [
+            Box::new(stdout) as Box<dyn std::io::Read + Send>,
+            Box::new(stderr),
+        ] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                    let line = String::from_utf8_lossy(&line)
+                        .trim_end_matches('\r')
+                        .to_owned();
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+
+        let mut console = File::create(out.join("console.log"))?;
+        let mut seen = Seen::default();
+        let mut end = Instant::now() + Duration::from_secs_f64(total);
+        loop {
+            let line = match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    seen.ended = "the guest was stopped: it hung".to_owned();
+                    break;
+                }
+            };
+            writeln!(console, "{line}")?;
+            if self.verbose {
+                eprintln!("{line}");
+            }
+            if line.contains("Kernel panic") {
+                end = end.min(Instant::now() + Duration::from_secs(5));
+            }
+            if let Some(name) = line.strip_prefix("RVS-BEGIN ") {
+                seen.begun = Some(name.to_owned());
+                if let Some(s) = batch.iter().find(|s| s.name == name) {
+                    // The guest gives up on a scenario by itself, unless its kernel hangs.
+                    end = Instant::now() + Duration::from_secs_f64((s.timeout + 60.0) * slow);
+                }
+            }
+            if let Some((name, verdict)) = line
+                .strip_prefix("RVS-VERDICT ")
+                .and_then(|r| r.split_once(' '))
+            {
+                seen.verdicts
+                    .push((name.to_owned(), verdict.starts_with("ok")));
+                seen.begun = None;
+                end = Instant::now() + Duration::from_secs_f64(120.0 * slow);
+            } else if let Some(n) = line.strip_prefix("RVS-LEAKS ") {
+                seen.leaks = Some(n.trim().parse()?);
+            } else if let Some(name) = &seen.begun {
+                seen.said.entry(name.clone()).or_default().push(line);
+            } else if is_trouble(&line) {
+                seen.stray.push(line);
+            }
+        }
+        // The lab's own children go with it.
+        let _ = killpg(
+            group,
+            if seen.ended.is_empty() {
+                Signal::SIGTERM
+            } else {
+                Signal::SIGKILL
+            },
+        );
+        let status = child.wait()?;
+        if seen.ended.is_empty() {
+            seen.ended = format!("the guest ended ({status})");
+        }
+        Ok(seen)
+    }
+
+    /// Turns what a boot printed into outcomes; what it didn't come to is queued again.
+    fn judge(&self, batch: &[&'static Scenario], seen: Seen, out: &Path) {
+        let leaked = match (self.guest, seen.leaks) {
+            (Guest::Kasan, Some(0)) => None,
+            (Guest::Kasan, Some(n)) => Some(format!(
+                "kmemleak reports {n} objects after this boot's scenarios"
+            )),
+            _ => None,
+        };
+        let mut left = Vec::new();
+        let mut advanced = false;
+        for (at, s) in batch.iter().enumerate() {
+            let verdicts: Vec<bool> = seen
+                .verdicts
+                .iter()
+                .filter(|(n, _)| n == s.name)
+                .map(|(_, ok)| *ok)
+                .collect();
+            let said = seen.said.get(s.name).cloned().unwrap_or_default();
+            let last = at + 1 == batch.len();
+            let trouble: Vec<String> = said
+                .iter()
+                .chain(if last { seen.stray.as_slice() } else { &[] })
+                .filter(|l| is_trouble(l))
+                .cloned()
+                .collect();
+            let why = match verdicts[..] {
+                [true] if trouble.is_empty() => match (&leaked, self.guest, seen.leaks) {
+                    (Some(why), ..) => Some(why.clone()),
+                    (None, Guest::Kasan, None) => {
+                        Some(format!("no kmemleak report; {}", seen.ended))
+                    }
+                    _ => None,
+                },
+                [true] => Some(format!("the console has trouble:\n{}", trouble.join("\n"))),
+                [false] => Some("failed".to_owned()),
+                [] if seen.begun.as_deref() == Some(s.name) => {
+                    Some(format!("no verdict; {}", seen.ended))
+                }
+                [] if !seen.verdicts.is_empty() || advanced || seen.begun.is_some() => {
+                    left.push(*s);
+                    continue;
+                }
+                [] => Some(format!("never started; {}", seen.ended)),
+                _ => Some(format!("{} verdicts", verdicts.len())),
+            };
+            advanced = true;
+            let outcome = match why {
+                None => Outcome::Passed,
+                Some(why) => Outcome::Failed(self.keep(s.name, &why, &said, out)),
+            };
+            self.board.post(s.name, outcome);
+        }
+        if !left.is_empty() {
+            self.queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_back(left);
+        }
+    }
+
+    /// Keeps the artefacts of a failed scenario; returns the message to show.
+    fn keep(&self, name: &str, why: &str, said: &[String], out: &Path) -> String {
+        let folder = self.folder(name);
+        let keep = || -> Result<()> {
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join("scenario.log"), said.join("\n"))?;
+            fs::copy(out.join("console.log"), folder.join("console.log"))?;
+            for entry in fs::read_dir(out)?.flatten() {
+                let file = entry.file_name();
+                let file = file.to_string_lossy();
+                if let Some(rest) = file.strip_prefix(&format!("{name}.")) {
+                    let rest = if rest == "kmsg" { "kernel.log" } else { rest };
+                    fs::copy(entry.path(), folder.join(rest))?;
+                }
+            }
+            Ok(())
+        };
+        let kept = match keep() {
+            Ok(()) => format!(
+                "artefacts: {}",
+                folder.strip_prefix(&self.top).unwrap_or(&folder).display()
+            ),
+            Err(e) => format!("the artefacts could not be kept: {e:#}"),
+        };
+        let tail = &said[said.len().saturating_sub(60)..];
+        format!("{why}\n{}\nseed {}; {kept}", tail.join("\n"), self.seed)
+    }
+}

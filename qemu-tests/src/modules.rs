@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Loading and unloading the peer.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::scenario::Peer;
+use crate::wait::until_true;
+
+/// What the C peer consists of in this scope, in the order of loading.
+const C_MODULES: &[&str] = &["ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc"];
+
+/// Whether a module is in the kernel.
+pub fn loaded(name: &str) -> Result<bool> {
+    let text = std::fs::read_to_string("/proc/modules").context("reading /proc/modules")?;
+    Ok(text.lines().any(|l| l.split(' ').next() == Some(name)))
+}
+
+/// Runs a program; its error text is the error.
+pub fn run(program: &str, args: &[&str]) -> Result<String> {
+    let out = Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("starting {program}"))?;
+    if !out.status.success() {
+        bail!(
+            "{program} {}: {} {}",
+            args.join(" "),
+            String::from_utf8_lossy(&out.stdout).trim(),
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// The module under test and where it comes from.
+#[derive(Debug, Clone)]
+pub struct Modules {
+    pub peer: Peer,
+    /// `rvs.ko`; the C module comes from the guest's module folder.
+    pub rvs: Option<PathBuf>,
+}
+
+impl Modules {
+    pub fn load(&self) -> Result<()> {
+        match self.peer {
+            Peer::C => load_c(),
+            Peer::Rvs => {
+                ensure!(!loaded("ip_vs")?, "ip_vs is loaded, rvs can't be");
+                self.insert_rvs()
+            }
+        }
+    }
+
+    /// Loads what rvs.ko depends on and then itself.
+    pub fn insert_rvs(&self) -> Result<()> {
+        let path = self.rvs_path()?;
+        let depends = run("modinfo", &["-F", "depends", path])?;
+        for name in depends.trim().split(',').filter(|n| !n.is_empty()) {
+            run("modprobe", &[name])?;
+        }
+        run("insmod", &[path]).map(drop)
+    }
+
+    fn rvs_path(&self) -> Result<&str> {
+        self.rvs
+            .as_deref()
+            .and_then(Path::to_str)
+            .context("no path of rvs.ko was given")
+    }
+
+    /// Unloads the peer once nothing holds it any more: namespaces go away in the background.
+    pub fn unload(&self) -> Result<()> {
+        match self.peer {
+            Peer::C => unload(&C_MODULES.iter().rev().copied().collect::<Vec<_>>()),
+            Peer::Rvs => unload(&["rvs"]),
+        }
+    }
+}
+
+/// Loads the C module and its schedulers.
+pub fn load_c() -> Result<()> {
+    for name in C_MODULES {
+        run("modprobe", &[name])?;
+    }
+    Ok(())
+}
+
+/// Unloads those of the modules that are there, as soon as their last user is gone.
+pub fn unload(names: &[&str]) -> Result<()> {
+    let mut why = String::new();
+    until_true(&format!("rmmod {names:?}"), 15.0, || {
+        let mut there = Vec::new();
+        for name in names {
+            if loaded(name)? {
+                there.push(*name);
+            }
+        }
+        if there.is_empty() {
+            return Ok(true);
+        }
+        if let Err(e) = run("rmmod", &there) {
+            why = e.to_string();
+        }
+        Ok(false)
+    })
+    .with_context(|| why)
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The files of IPVS under /proc/net, parsed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{bail, Context, Result};
+
+use crate::ns::Ns;
+
+/// A row of /proc/net/ip_vs_conn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conn {
+    pub proto: String,
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+    pub dest: SocketAddr,
+    pub state: String,
+    pub expires: u32,
+}
+
+fn addr(text: &str, port: &str) -> Result<SocketAddr> {
+    let ip = match text.len() {
+        8 => IpAddr::V4(Ipv4Addr::from(u32::from_str_radix(text, 16)?)),
+        39 => IpAddr::V6(text.parse::<Ipv6Addr>()?),
+        n => bail!("address {text:?} of {n} characters"),
+    };
+    Ok(SocketAddr::new(ip, u16::from_str_radix(port, 16)?))
+}
+
+/// The connections of a namespace.
+pub fn conns(ns: &Ns) -> Result<Vec<Conn>> {
+    let text = ns.read("/proc/net/ip_vs_conn")?;
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let w: Vec<&str> = line.split_whitespace().collect();
+            let [proto, ca, cp, va, vp, da, dp, state, expires, ..] = w[..] else {
+                bail!("row {line:?}")
+            };
+            Ok(Conn {
+                proto: proto.to_owned(),
+                client: addr(ca, cp)?,
+                vip: addr(va, vp)?,
+                dest: addr(da, dp)?,
+                state: state.to_owned(),
+                expires: expires.parse()?,
+            })
+        })
+        .collect::<Result<_>>()
+        .with_context(|| format!("in {text}"))
+}
+
+/// The connection of one client, if it is there.
+pub fn conn(ns: &Ns, client: SocketAddr) -> Result<Option<Conn>> {
+    Ok(conns(ns)?.into_iter().find(|c| c.client == client))
+}
+
+/// The counters of /proc/net/ip_vs_stats: connections, packets in and out, bytes in and out.
+pub fn totals(ns: &Ns) -> Result<[u64; 5]> {
+    let text = ns.read("/proc/net/ip_vs_stats")?;
+    let row = text
+        .lines()
+        .nth(2)
+        .with_context(|| format!("third line of {text:?}"))?;
+    hex_row(row)
+}
+
+/// Five hexadecimal columns.
+pub fn hex_row(row: &str) -> Result<[u64; 5]> {
+    let numbers: Vec<u64> = row
+        .split_whitespace()
+        .map(|w| u64::from_str_radix(w, 16))
+        .collect::<Result<_, _>>()
+        .with_context(|| row.to_owned())?;
+    <[u64; 5]>::try_from(numbers).map_err(|n| anyhow::anyhow!("{} columns in {row:?}", n.len()))
+}

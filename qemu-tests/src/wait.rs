@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Deadlines instead of sleeps.
+//!
+//! `RVS_SLOW` stretches every deadline: software emulation runs at a tenth of native speed.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Result};
+
+/// By how much this guest is slower than a native one.
+pub fn slow() -> f64 {
+    static SLOW: OnceLock<f64> = OnceLock::new();
+    *SLOW.get_or_init(|| {
+        std::env::var("RVS_SLOW")
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .filter(|&f: &f64| f >= 1.0)
+            .unwrap_or(1.0)
+    })
+}
+
+/// `seconds` on a native guest, as many more as this one needs.
+pub fn scaled(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds * slow())
+}
+
+/// Polls `f` until it holds a value, at most `seconds` (scaled); `what` names the hope in the error.
+pub fn until<T>(what: &str, seconds: f64, mut f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + scaled(seconds);
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(value) = f()? {
+            return Ok(value);
+        }
+        if Instant::now() > end {
+            bail!("not within {:.1} s: {what}", scaled(seconds).as_secs_f64());
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Polls a condition; see [`until`].
+pub fn until_true(what: &str, seconds: f64, mut f: impl FnMut() -> Result<bool>) -> Result<()> {
+    until(what, seconds, || Ok(f()?.then_some(())))
+}
+
+/// The one place that sleeps: for kernel behaviour that is defined by time passing.
+pub fn pass(seconds: f64) {
+    std::thread::sleep(Duration::from_secs_f64(seconds));
+}
