@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# What goes into a guest, and starting one.
+
+# What `make` takes besides for a module (not a kernel): the module loader of User-Mode Linux knows no PIE relocations.
+module_make_args() {
+	case $1 in
+	stock) ;;
+	*)
+		kernel_make_args "$1"
+		echo "KRUSTFLAGS='-Crelocation-model=static -Ccode-model=large'"
+		;;
+	esac
+}
+
+# Files that rvs.ko is made of, with their times: unchanged means nothing to do.
+module_fingerprint() {
+	local paths=()
+	local path
+	for path in Kbuild rvs scripts/kbuild; do
+		[[ ! -e $LAB_TOP/$path ]] || paths+=("$path")
+	done
+	(cd "$LAB_TOP" && find "${paths[@]}" -type f -printf '%p %T@ %s\n' | sort)
+}
+
+# lab_module GUEST: build rvs.ko for GUEST, and a module directory in which modprobe finds it; print the path of rvs.ko.
+lab_module() {
+	local kernel kdir out fingerprint lock args
+	kernel=$(guest_kernel "$1")
+	kdir=$(lab_kdir "$kernel")
+	out=$LAB_TOP/build/$kernel
+	[[ -e $LAB_TOP/Kbuild ]] || die "there is no Kbuild in $LAB_TOP: nothing to build"
+	mkdir -p "$out"
+	exec {lock}>"$out/.lock"
+	flock "$lock"
+	fingerprint=$(echo "$kdir $(module_fingerprint)" | hash12)
+	if [[ ! -e $out/rvs.ko || $(cat "$out/.fingerprint" 2>/dev/null) != "$fingerprint" ]]; then
+		rm -f "$out/.fingerprint"
+		args=$(module_make_args "$kernel")
+		in_root bash -euc "$(declare -f module_build); module_build \"\$@\"" -- "$kdir" "$out" "$LAB_TOP" "$args" \
+			{lock}>&- >&2 || die "rvs.ko does not build for $kernel"
+		echo "$fingerprint" >"$out/.fingerprint"
+	fi
+	exec {lock}>&-
+	printf '%s\n' "$out/rvs.ko"
+}
+module_build() {
+	local kdir=$1 out=$2 top=$3 release
+	eval "make --no-print-directory -j$(nproc) -C '$kdir' 'M=$top' 'MO=$out' $4 modules"
+	release=$(cat "$kdir/release")
+	local modules=$out/modules/lib/modules/$release
+	rm -rf "$out/modules"
+	mkdir -p "$modules/updates"
+	ln -s "$kdir/modules/$release/kernel" "$modules/kernel"
+	ln -s "$out/rvs.ko" "$modules/updates/rvs.ko"
+	cp "$kdir/modules/$release/"modules.{order,builtin,builtin.modinfo} "$modules/"
+	# In place of the old one at once: a guest that is being started finds either.
+	cp "$out/rvs/rvs.ko" "$out/.rvs.ko" && mv "$out/.rvs.ko" "$out/rvs.ko"
+	depmod -b "$out/modules" "$release"
+}
+
+help_module() {
+	cat <<'END'
+usage: scripts/lab module GUEST
+
+Build rvs.ko from this checkout for GUEST's kernel, into build/GUEST/ (build/stock/ for qemu and virtme), and print its path. In the guest
+`modprobe rvs` finds it too. Nothing happens when nothing has changed.
+END
+}
+cmd_module() {
+	(($# == 1)) || die "module: name one guest"
+	lab_module "$1"
+}
+
+help_boot() {
+	cat <<'END'
+usage: scripts/lab boot GUEST [OPTIONS] -- CMD [ARGUMENT...]
+
+Boot GUEST and run CMD in it as root, in this directory. The console and what CMD prints go to standard output; the
+last line is LAB-EXIT: and CMD's exit status, which is boot's as well. 124 means that the time was up, 125 that the
+guest died. The guest sees the build root, the checkout and the cache read-only at their paths; /etc, /var, /tmp, /run are its own.
+Any number of guests may run at once. CMD finds the path of rvs.ko in $RVS_KO; `modprobe rvs` works, and so do `modprobe ip_vs` and
+the like. Variables named RVS_* and RUST_BACKTRACE are passed on.
+
+  --out DIR     a directory of this machine that the guest sees as /out and can write to; gets the kernel's log as dmesg.txt
+  --mem SIZE    memory (2G; qemu 2G)
+  --cpus N      processors (2; always 1 on uml-up and kasan)
+  --timeout S   give up after S seconds (600)
+  --icount      qemu: one guest nanosecond per instruction, on one processor
+  --cpu MODEL   qemu: the processor's model (max)
+  --append STR  more for the kernel's command line
+  --no-module   don't build rvs.ko
+  --verbose     the whole boot log
+END
+}
+
+cmd_boot() {
+	local guest=${1:-} mem=2G cpus=2 timeout=600 icount='' out='' append='' module=1 quiet=quiet cpu=max
+	[[ -n $guest && $guest != -* ]] || die "boot: name a guest first"
+	shift
+	while (($#)); do
+		case $1 in
+		--mem) mem=$2 && shift 2 ;;
+		--cpus) cpus=$2 && shift 2 ;;
+		--timeout) timeout=$2 && shift 2 ;;
+		--out) out=$2 && shift 2 ;;
+		--append) append=$2 && shift 2 ;;
+		--cpu) cpu=$2 && shift 2 ;;
+		--icount) icount=1 cpus=1 && shift ;;
+		--no-module) module='' && shift ;;
+		--verbose) quiet='' && shift ;;
+		--) shift && break ;;
+		*) die "boot: no such option: $1" ;;
+		esac
+	done
+	(($#)) || die "boot: no command; it goes after --"
+	local kernel kdir ko='' modules job rc=0 code started
+	kernel=$(guest_kernel "$guest")
+	kdir=$(lab_kdir "$kernel")
+	modules=$kdir/modules
+	if [[ -n $module ]]; then
+		ko=$(lab_module "$kernel")
+		modules=$LAB_TOP/build/$kernel/modules/lib/modules
+	fi
+	if [[ -n $out ]]; then
+		mkdir -p "$out"
+		out=$(readlink -f "$out")
+		export LAB_OUT=$out
+	fi
+	mkdir -p "$LAB_CACHE/run"
+	job=$(mktemp -d "$LAB_CACHE/run/XXXXXXXX")
+	# shellcheck disable=SC2064
+	trap "rm -rf '$job'" EXIT
+	{
+		local name
+		for name in $(compgen -e); do
+			case $name in RVS_* | RUST_BACKTRACE) printf 'export %s=%q\n' "$name" "${!name}" ;; esac
+		done
+		[[ -z $ko ]] || printf 'export RVS_KO=%q\n' "$ko"
+		printf 'export RVS_GUEST=%q LAB_TOP=%q LAB_CACHE=%q\n' "$guest" "$LAB_TOP" "$LAB_CACHE"
+		printf 'lab_modules=%q\nlab_out=%q\nlab_kind=%q\n' "$modules" "$out" "$kernel"
+		printf 'lab_run() {\n\tcd %q 2>/dev/null || cd %q\n\t' "$PWD" "$LAB_TOP"
+		printf '%q ' "$@"
+		printf '\n}\n'
+	} >"$job/job"
+	append="$quiet panic=-1 oops=panic lab_job=$job lab_init=$LAB_D/init $append"
+
+	local line=()
+	case $kernel in
+	stock) qemu_line ;;
+	*) uml_line ;;
+	esac
+	[[ $guest != virtme ]] || virtme_line "$@"
+	started=$EPOCHSECONDS
+	LAB_TIMEOUT=$timeout root_namespace "$(lab_root)" "${line[@]}" </dev/null 2>&1 |
+		sed -u 's/\r*$//' | tee "$job/console" || rc=${PIPESTATUS[0]}
+	code=$(sed -n 's/^.*LAB-EXIT: \([0-9]\{1,3\}\)$/\1/p' "$job/console" | tail -n 1)
+	if [[ -n $code ]]; then
+		return "$code"
+	elif ((EPOCHSECONDS - started >= timeout)); then
+		say "$guest: no end after $timeout seconds"
+		return 124
+	fi
+	say "$guest: died (status $rc)"
+	return 125
+}
+
+uml_line() {
+	local seccomp=on
+	case $kernel in
+	kasan) seccomp=off cpus=1 ;;
+	uml-up) cpus=1 ;;
+	esac
+	line=("$kdir/linux" "mem=$mem" "seccomp=$seccomp" root=/dev/root rootfstype=hostfs ro
+		"init=$LAB_D/init" con=null con0=fd:0,fd:1)
+	[[ $kernel == uml-up ]] || line+=("ncpus=$cpus")
+	read -ra append <<<"$append"
+	line+=("${append[@]}")
+}
+
+qemu_line() {
+	local accel=tcg,thread=multi
+	[[ -z $icount ]] || accel=tcg,thread=single
+	line=(qemu-system-x86_64 -accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none
+		-serial stdio -no-reboot -kernel "$kdir/boot/vmlinuz" -initrd "$kdir/boot/initramfs"
+		-append "console=ttyS0 $append"
+		-fsdev "local,id=root,path=/,security_model=none,multidevs=remap"
+		-device virtio-9p-pci,fsdev=root,mount_tag=root)
+	[[ -z $icount ]] || line+=(-icount "shift=0,sleep=off")
+	[[ -z $out ]] || line+=(-fsdev "local,id=out,path=$out,security_model=none" -device virtio-9p-pci,fsdev=out,mount_tag=out)
+}
