@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The rows of `/proc/net/ip_vs*`, byte for byte as C prints them.
+//!
+//! Each row is a struct of plain values that implements [`Display`]; each includes its newline.
+//! Headers are constants. ipvsadm and many scripts parse these files.
+
+use core::fmt::{
+    Display,
+    Formatter,
+    Result,
+    Write, //
+};
+
+use crate::{
+    addr::{
+        Addr,
+        Be16,
+        Family, //
+    },
+    estimate::{
+        Counters,
+        Shown, //
+    },
+    proto::ProtoName,
+    uapi::{
+        FwdMethod,
+        VERSION, //
+    },
+};
+
+/// An address as in `/proc/net/ip_vs*`: IPv4 as eight upper-case digits (`%08X` of the number), IPv6
+/// as eight groups of four lower-case digits (`%pI6`).
+#[derive(Clone, Copy, Debug)]
+pub struct Hex<'a>(pub Family, pub &'a Addr);
+
+impl Display for Hex<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self.0 {
+            Family::V4 => write!(f, "{:08X}", self.1.v4_host()),
+            Family::V6 => {
+                for (i, word) in self.1 .0.iter().enumerate() {
+                    if i > 0 {
+                        f.write_char(':')?;
+                    }
+                    let word = u32::from_be(*word);
+                    write!(f, "{:04x}:{:04x}", word >> 16, word & 0xffff)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A port as four upper-case digits.
+#[derive(Clone, Copy, Debug)]
+struct Port(Be16);
+
+impl Display for Port {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{:04X}", u16::from_be(self.0))
+    }
+}
+
+/// An address in brackets if it is IPv6, a colon and a port.
+struct Endpoint<'a>(Family, &'a Addr, Be16);
+
+impl Display for Endpoint<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let addr = Hex(self.0, self.1);
+        match self.0 {
+            Family::V4 => write!(f, "{}:{}", addr, Port(self.2)),
+            Family::V6 => write!(f, "[{}]:{}", addr, Port(self.2)),
+        }
+    }
+}
+
+/// The three header lines of `/proc/net/ip_vs`.
+#[derive(Clone, Copy, Debug)]
+pub struct ServicesHeader {
+    /// Buckets of the connection table; zero while there is none.
+    pub conn_tab_size: u32,
+}
+
+impl Display for ServicesHeader {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let (major, minor, patch) = VERSION;
+        write!(
+            f,
+            "IP Virtual Server version {}.{}.{} (size={})\n\
+             Prot LocalAddress:Port Scheduler Flags\n  \
+             -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n",
+            major, minor, patch, self.conn_tab_size
+        )
+    }
+}
+
+/// What a service is known by.
+#[derive(Clone, Copy, Debug)]
+pub enum ServiceId<'a> {
+    /// Protocol, address and port.
+    Addr {
+        /// Address family.
+        family: Family,
+        /// IP protocol number; netlink lets it be any 16-bit number.
+        protocol: u16,
+        /// Virtual address.
+        addr: &'a Addr,
+        /// Virtual port, in memory order.
+        port: Be16,
+    },
+    /// Firewall mark.
+    Fwmark(u32),
+}
+
+/// Persistence of a service, as `/proc/net/ip_vs` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Persistent {
+    /// Timeout in jiffies.
+    pub timeout: u32,
+    /// The netmask as the service holds it: see [`Addr::masked`]. For IPv6 the file shows the prefix
+    /// length with its bytes reversed, on little-endian machines.
+    pub netmask: u32,
+}
+
+/// A service row of `/proc/net/ip_vs`.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceRow<'a> {
+    /// Which service.
+    pub id: ServiceId<'a>,
+    /// Scheduler name, or `none`.
+    pub scheduler: &'a str,
+    /// Whether every packet is scheduled by itself. Not shown for IPv6.
+    pub one_packet: bool,
+    /// Persistence, if the service has any.
+    pub persistent: Option<Persistent>,
+}
+
+impl Display for ServiceRow<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let ops = if self.one_packet { "ops " } else { "" };
+        match self.id {
+            ServiceId::Addr {
+                family,
+                protocol,
+                addr,
+                port,
+            } => {
+                let name = ProtoName(protocol);
+                let at = Endpoint(family, addr, port);
+                match family {
+                    Family::V4 => write!(f, "{}  {} {} {} ", name, at, self.scheduler, ops)?,
+                    Family::V6 => write!(f, "{}  {} {} ", name, at, self.scheduler)?,
+                }
+            }
+            ServiceId::Fwmark(mark) => write!(f, "FWM  {:08X} {} {}", mark, self.scheduler, ops)?,
+        }
+        if let Some(p) = self.persistent {
+            // C prints the timeout with %d.
+            let timeout = p.timeout as i32;
+            write!(f, "persistent {} {:08X}", timeout, u32::from_be(p.netmask))?;
+        }
+        f.write_char('\n')
+    }
+}
+
+/// A destination row of `/proc/net/ip_vs`.
+#[derive(Clone, Copy, Debug)]
+pub struct DestRow<'a> {
+    /// Address family.
+    pub family: Family,
+    /// Address.
+    pub addr: &'a Addr,
+    /// Port, in memory order.
+    pub port: Be16,
+    /// Connection flags, of which the forwarding method is shown.
+    pub conn_flags: u32,
+    /// Weight.
+    pub weight: i32,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+}
+
+impl Display for DestRow<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        writeln!(
+            f,
+            "  -> {}      {:<7} {:<6} {:<10} {:<10}",
+            Endpoint(self.family, self.addr, self.port),
+            FwdMethod::name_of(self.conn_flags),
+            self.weight,
+            self.active as i32,
+            self.inactive as i32,
+        )
+    }
+}
+
+/// The header line of `/proc/net/ip_vs_conn`.
+pub const CONNS_HEADER: &str =
+    "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n";
+
+/// The header line of `/proc/net/ip_vs_conn_sync`.
+pub const CONNS_SYNC_HEADER: &str =
+    "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Origin Expires\n";
+
+/// What the rows of a connection in both files have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Conn<'a> {
+    /// Address family of client and virtual service.
+    pub family: Family,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Client address.
+    pub caddr: &'a Addr,
+    /// Client port, in memory order.
+    pub cport: Be16,
+    /// Virtual address; the fwmark of a fwmark service's template.
+    pub vaddr: &'a Addr,
+    /// Virtual port, in memory order.
+    pub vport: Be16,
+    /// Address family of the destination.
+    pub dest_family: Family,
+    /// Destination address.
+    pub daddr: &'a Addr,
+    /// Destination port, in memory order.
+    pub dport: Be16,
+    /// State name: see [`crate::proto::state_name`].
+    pub state: &'a str,
+    /// Whole seconds until the timer: see [`crate::timeout::Deadline::secs_left`].
+    pub expires: u32,
+}
+
+impl Display for Conn<'_> {
+    /// All columns up to the state, and no newline.
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(
+            f,
+            "{:<3} {} {} {} {} {} {} {:<11}",
+            ProtoName(u16::from(self.protocol)),
+            Hex(self.family, self.caddr),
+            Port(self.cport),
+            Hex(self.family, self.vaddr),
+            Port(self.vport),
+            Hex(self.dest_family, self.daddr),
+            Port(self.dport),
+            self.state,
+        )
+    }
+}
+
+/// A row of `/proc/net/ip_vs_conn`.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnRow<'a, Data> {
+    /// The connection.
+    pub conn: Conn<'a>,
+    /// Name and data of its persistence engine.
+    pub pe: Option<(&'a str, Data)>,
+}
+
+/// Of a connection without persistence engine.
+impl<'a> ConnRow<'a, &'a str> {
+    /// The row of `conn`.
+    pub const fn new(conn: Conn<'a>) -> Self {
+        ConnRow { conn, pe: None }
+    }
+}
+
+impl<Data: Display> Display for ConnRow<'_, Data> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{} {:>7}", self.conn, self.conn.expires)?;
+        if let Some((name, data)) = &self.pe {
+            write!(f, " {} {}", name, data)?;
+        }
+        f.write_char('\n')
+    }
+}
+
+/// A row of `/proc/net/ip_vs_conn_sync`.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnSyncRow<'a> {
+    /// The connection.
+    pub conn: Conn<'a>,
+    /// Whether the sync daemon made it.
+    pub from_sync: bool,
+}
+
+impl Display for ConnSyncRow<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let origin = if self.from_sync { "SYNC" } else { "LOCAL" };
+        writeln!(f, "{} {:<6} {:>7}", self.conn, origin, self.conn.expires)
+    }
+}
+
+/// Five numbers in the columns of the statistics files, without newline.
+struct Columns([u64; 5]);
+
+impl Display for Columns {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let [a, b, c, d, e] = self.0;
+        write!(f, "{:8X} {:8X} {:8X} {:16X} {:16X}", a, b, c, d, e)
+    }
+}
+
+/// The whole of `/proc/net/ip_vs_stats`.
+#[derive(Clone, Copy, Debug)]
+pub struct Stats {
+    /// Counters.
+    pub total: Counters,
+    /// Rates.
+    pub rates: Shown,
+}
+
+impl Display for Stats {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(
+            f,
+            "   Total Incoming Outgoing         Incoming         Outgoing\n   \
+             Conns  Packets  Packets            Bytes            Bytes\n\
+             {}\n\n \
+             Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n\
+             {}\n",
+            Columns(self.total.all()),
+            Columns(self.rates.all()),
+        )
+    }
+}
+
+/// The header lines of `/proc/net/ip_vs_stats_percpu`.
+pub const PERCPU_HEADER: &str = concat!(
+    "       Total Incoming Outgoing         Incoming         Outgoing\n",
+    "CPU    Conns  Packets  Packets            Bytes            Bytes\n",
+);
+
+/// A row of `/proc/net/ip_vs_stats_percpu`.
+#[derive(Clone, Copy, Debug)]
+pub struct PercpuRow {
+    /// The CPU's number.
+    pub cpu: u32,
+    /// Its counters, never zeroed.
+    pub counters: Counters,
+}
+
+impl Display for PercpuRow {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        writeln!(f, "{:3X} {}", self.cpu, Columns(self.counters.all()))
+    }
+}
+
+/// The lines of `/proc/net/ip_vs_stats_percpu` after the CPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct PercpuTotals {
+    /// Counters.
+    pub total: Counters,
+    /// Rates.
+    pub rates: Shown,
+}
+
+impl Display for PercpuTotals {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(
+            f,
+            "  ~ {}\n\n     \
+             Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n    \
+             {}\n",
+            Columns(self.total.all()),
+            Columns(self.rates.all()),
+        )
+    }
+}
+
+/// The text of sockopt `IP_VS_SO_GET_VERSION`, without NUL.
+#[derive(Clone, Copy, Debug)]
+pub struct Version {
+    /// Buckets of the connection table.
+    pub conn_tab_size: u32,
+}
+
+impl Display for Version {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let (major, minor, patch) = VERSION;
+        write!(
+            f,
+            "IP Virtual Server version {}.{}.{} (size={})",
+            major, minor, patch, self.conn_tab_size
+        )
+    }
+}
+
+/// A service as C names it in log lines; C `ip_vs_scheduler_err()`.
+///
+/// ```
+/// use rvs_core::{addr::{Addr, Family}, fmt::{ServiceId, ServiceName}};
+///
+/// let vip = Addr::from_slice(Family::V4, &[10, 0, 0, 1]).unwrap();
+/// let id = ServiceId::Addr { family: Family::V4, protocol: 6, addr: &vip, port: 80_u16.to_be() };
+/// assert_eq!(ServiceName(id).to_string(), "TCP 10.0.0.1:80");
+/// assert_eq!(ServiceName(ServiceId::Fwmark(26)).to_string(), "FWM 26 0x0000001A");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceName<'a>(pub ServiceId<'a>);
+
+impl Display for ServiceName<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self.0 {
+            ServiceId::Addr {
+                family,
+                protocol,
+                addr,
+                port,
+            } => {
+                let name = ProtoName(protocol);
+                let addr = crate::addr::Pretty(family, addr);
+                let port = u16::from_be(port);
+                match family {
+                    Family::V4 => write!(f, "{} {}:{}", name, addr, port),
+                    Family::V6 => write!(f, "{} [{}]:{}", name, addr, port),
+                }
+            }
+            ServiceId::Fwmark(mark) => write!(f, "FWM {} 0x{:08X}", mark, mark),
+        }
+    }
+}
