@@ -39,16 +39,20 @@ impl Display for Hex<'_> {
         match self.0 {
             Family::V4 => write!(f, "{:08X}", self.1.v4_host()),
             Family::V6 => {
-                for (i, word) in self.1 .0.iter().enumerate() {
-                    if i > 0 {
-                        f.write_char(':')?;
-                    }
-                    let word = u32::from_be(*word);
-                    write!(f, "{:04x}:{:04x}", word >> 16, word & 0xffff)?;
-                }
-                Ok(())
+                let [a, b, c, d] = self.1 .0.map(Groups);
+                write!(f, "{a}:{b}:{c}:{d}")
             }
         }
+    }
+}
+
+/// Two groups of an IPv6 address: a word in memory order.
+struct Groups(u32);
+
+impl Display for Groups {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let word = u32::from_be(self.0);
+        write!(f, "{:04x}:{:04x}", word >> 16, word & 0xffff)
     }
 }
 
