@@ -130,7 +130,8 @@ impl Rig {
             let Some(frame) = tap.recv(left)? else {
                 bail!("fence {n} from the {from:?} side got lost")
             };
-            if frame.outgoing {
+            // Kernels announce their multicast memberships whenever they like.
+            if frame.outgoing || frame.pkt.dst.is_multicast() {
                 continue;
             }
             if frame.pkt.proto == FENCE {

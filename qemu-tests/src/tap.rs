@@ -22,7 +22,7 @@ const VNET_LEN: usize = 10;
 const ETH_LEN: usize = 14;
 
 /// A frame as it was seen.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Frame {
     pub pkt: Pkt,
     /// From the IP header on.
@@ -33,6 +33,19 @@ pub struct Frame {
     pub partial: bool,
     /// Payload bytes per segment, 0 for a single packet.
     pub gso_size: u16,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.pkt)?;
+        if self.partial {
+            f.write_str(" partial")?;
+        }
+        if self.gso_size != 0 {
+            write!(f, " gso {}", self.gso_size)?;
+        }
+        Ok(())
+    }
 }
 
 /// A packet socket.

@@ -166,7 +166,12 @@ fn attend(place: &Place, name: &str) -> Result<()> {
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
     let ran = begin.elapsed();
     let unloaded = modules.unload().context("unloading the peer");
-    println!("loaded in {:.2?}, ran {:.2?}, unloaded in {:.2?}", loaded, ran - loaded, begin.elapsed() - ran);
+    println!(
+        "loaded in {:.2?}, ran {:.2?}, unloaded in {:.2?}",
+        loaded,
+        ran - loaded,
+        begin.elapsed() - ran
+    );
     outcome?;
     unloaded
 }

@@ -14,12 +14,24 @@ macro_rules! scenarios {
 }
 
 mod nat;
+mod sched;
 
 scenarios! {
     nat_tcp_v4,
     nat_tcp_v6,
     nat_udp_v4,
     nat_udp_v6,
+    sched_rr,
+    sched_wrr,
+    sched_lc,
+    sched_wlc,
+    thresholds,
+    tcp_states,
+    udp_timeout,
+    checksums,
+    ttl,
+    mtu,
+    icmp_errors,
 }
 
 /// The scenario of a name.
