@@ -58,7 +58,7 @@ logged() {
 }
 
 # product NAME KEY MAKER: print the directory of product NAME made from inputs with hash KEY. When it is not there,
-# MAKER is called with a temporary directory and the name that it will have; only when MAKER has finished does the
+# MAKER is called with a temporary directory, the path that it will have and NAME; only when MAKER has finished does the
 # one become the other, so what exists is complete. Two callers don't make it twice.
 product() {
 	local name=$1 final=$LAB_CACHE/$1-$2 maker=$3 tmp lock
@@ -74,7 +74,7 @@ product() {
 			discard "$tmp"
 			mkdir -p "$tmp"
 			# The lock is ours alone: a background child that outlives us must not hold it.
-			"$maker" "$tmp" "$final" {lock}>&- >&2
+			"$maker" "$tmp" "$final" "$name" {lock}>&- >&2
 			mv -T "$tmp" "$final"
 			say "$name: ready"
 		fi

@@ -165,6 +165,8 @@ cmd_boot() {
 	return 125
 }
 
+# What starts the guest, into the array `line`; the variables are those of cmd_boot.
+# shellcheck disable=SC2054 # commas within words
 uml_line() {
 	local seccomp=on
 	case $kernel in
@@ -174,10 +176,12 @@ uml_line() {
 	line=("$kdir/linux" "mem=$mem" "seccomp=$seccomp" root=/dev/root rootfstype=hostfs ro
 		"init=$LAB_D/init" con=null con0=fd:0,fd:1)
 	[[ $kernel == uml-up ]] || line+=("ncpus=$cpus")
-	read -ra append <<<"$append"
-	line+=("${append[@]}")
+	local words
+	read -ra words <<<"$append"
+	line+=("${words[@]}")
 }
 
+# shellcheck disable=SC2054
 qemu_line() {
 	local accel=tcg,thread=multi
 	[[ -z $icount ]] || accel=tcg,thread=single
@@ -188,4 +192,102 @@ qemu_line() {
 		-device virtio-9p-pci,fsdev=root,mount_tag=root)
 	[[ -z $icount ]] || line+=(-icount "shift=0,sleep=off")
 	[[ -z $out ]] || line+=(-fsdev "local,id=out,path=$out,security_model=none" -device virtio-9p-pci,fsdev=out,mount_tag=out)
+}
+
+help_all() {
+	cat <<'END'
+usage: scripts/lab all
+
+Make everything that `make test` needs: the build root, the stock kernel with its Rust metadata, both User-Mode Linux
+guests. Cold, that is about 20 minutes on two cores; afterwards nothing.
+END
+}
+cmd_all() {
+	local kernel
+	for kernel in stock uml uml-up; do
+		lab_kdir "$kernel" >/dev/null
+	done
+	say "all there"
+}
+
+help_debug() {
+	cat <<'END'
+usage: scripts/lab debug
+
+Make the two debug kernels: lockdep (lockdep, RCU and sleep checks, DEBUG_OBJECTS) and kasan (KASAN, kmemleak,
+fault injection). About 10 minutes each on two cores, once.
+END
+}
+cmd_debug() {
+	lab_kdir lockdep >/dev/null
+	lab_kdir kasan >/dev/null
+	say "both there"
+}
+
+# Every product's name and the directory that it has or would have now.
+current_products() {
+	local key kernel root
+	root=root-$(root_key)
+	echo "root $root"
+	[[ -d $LAB_CACHE/$root ]] || return 0
+	key=$(source_key)
+	echo "source source-$key"
+	for kernel in stock uml uml-up lockdep kasan; do
+		key=$(kernel_key "$kernel" | hash12)
+		echo "$kernel $kernel-$key"
+	done
+}
+
+help_status() {
+	cat <<'END'
+usage: scripts/lab status
+
+Say which parts of the lab are there and how big they are, and what is left over from older versions.
+END
+}
+cmd_status() {
+	local name dir
+	current_products | while read -r name dir; do
+		if [[ -d $LAB_CACHE/$dir ]]; then
+			printf '%-8s %6s  %s\n' "$name" "$(du -sh "$LAB_CACHE/$dir" 2>/dev/null | cut -f 1)" "$LAB_CACHE/$dir"
+		else
+			printf '%-8s %6s  not made yet\n' "$name" -
+		fi
+	done
+	for dir in $(old_products); do
+		printf '%-8s %6s  %s\n' old "$(du -sh "$dir" 2>/dev/null | cut -f 1)" "$dir"
+	done
+}
+
+# Products that no current version uses, and what interrupted builds have left.
+old_products() {
+	local current dir
+	current=$(current_products | cut -d ' ' -f 2)
+	for dir in "$LAB_CACHE"/{root,source,stock,uml,uml-up,lockdep,kasan}-????????????; do
+		[[ ! -d $dir ]] || grep -qxF "${dir##*/}" <<<"$current" || echo "$dir"
+	done
+	for dir in "$LAB_CACHE"/tmp-*; do
+		[[ ! -e $dir ]] || echo "$dir"
+	done
+}
+
+help_clean() {
+	cat <<'END'
+usage: scripts/lab clean [--old]
+
+Delete all that the lab has made in its cache; with --old, only what the current version of the checkout and of the
+build root no longer uses. Don't do it while a lab is running.
+END
+}
+cmd_clean() {
+	local dir
+	if [[ ${1:-} == --old ]]; then
+		for dir in $(old_products); do
+			say "deleting $dir"
+			discard "$dir"
+		done
+		return
+	fi
+	(($# == 0)) || die "clean: no such option: $1"
+	discard "$LAB_CACHE"
 }

@@ -33,9 +33,15 @@ source_make() {
 source_unpack() {
 	tar -C "$1" --strip-components=1 -xJf /usr/src/linux-source-*.tar.xz
 }
+source_key() {
+	{
+		root_packages | grep '^linux-source-'
+		declare -f source_unpack
+	} | hash12
+}
 lab_source() {
 	local key
-	key=$({ root_packages | grep '^linux-source-'; declare -f source_unpack; } | hash12)
+	key=$(source_key)
 	product source "$key" source_make
 }
 
@@ -99,7 +105,8 @@ stock_modules() {
 		dpkg-deb -x "$deb" "$tmp/deb"
 	done
 	[[ ! -d $tmp/deb/usr/lib/modules ]] || ln -sfn usr/lib "$tmp/deb/lib"
-	cp "$tmp/deb/boot/vmlinuz-$release" "$tmp/boot/vmlinuz"
+	find "$tmp/deb" -type f \( -name "vmlinuz-$release" -o -path "*/$release/vmlinuz" \) -exec cp {} "$tmp/boot/vmlinuz" \;
+	[[ -s $tmp/boot/vmlinuz ]] || { echo "Debian's packages hold no vmlinuz for $release"; exit 1; }
 	depmod -b "$tmp/deb" "$release"
 	python3 - "$tmp/deb/lib/modules/$release" "$tmp/modules/$release" <<-'END'
 		import os, re, subprocess, sys
@@ -170,8 +177,7 @@ uml_config() {
 }
 
 uml_make() {
-	# shellcheck disable=SC2154 # lab_kdir sets kernel
-	local tmp=$1 final=$2 kernel=$kernel source
+	local tmp=$1 final=$2 kernel=$3 source
 	source=$(lab_source)
 	need_space 3000 "the $kernel kernel"
 	uml_config "$kernel" >"$tmp/fragment"
@@ -192,7 +198,7 @@ uml_build() {
 			grep -qxF "$name=$value" "$tmp/.config" || echo "$name=$value"
 		fi
 	done)
-	[[ -z $lost ]] || { echo "the kernel's configuration does not take:" $lost; exit 1; }
+	[[ -z $lost ]] || { echo "the kernel's configuration does not take: ${lost//$'\n'/ }"; exit 1; }
 	make -j"$(nproc)" "${args[@]}"
 	make "${args[@]}" "INSTALL_MOD_PATH=$tmp/installed" modules_install
 	mv "$tmp/installed/lib/modules" "$tmp/modules"
@@ -229,7 +235,7 @@ lab_kdir() {
 	key=$(kernel_key "$kernel" | hash12)
 	case $kernel in
 	stock) product stock "$key" stock_make ;;
-	*) kernel=$kernel product "$kernel" "$key" uml_make ;;
+	*) product "$kernel" "$key" uml_make ;;
 	esac
 }
 

@@ -65,6 +65,7 @@ root_make() {
 			Acquire::Check-Valid-Until Acquire::Check-Date 2>/dev/null || true
 		echo 'APT::Install-Recommends "false";'
 	} >"$LAB_CACHE/tmp-apt.conf"
+	# shellcheck disable=SC2016 # for mmdebstrap's own shell
 	local args=(
 		--variant=minbase --include="$packages" --aptopt="$LAB_CACHE/tmp-apt.conf"
 		--dpkgopt=path-exclude=/usr/share/man/* --dpkgopt=path-exclude=/usr/share/doc/*

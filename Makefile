@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# `make` builds rvs.ko against the running kernel, or the one whose build tree is KDIR. Kbuild's variables (ARCH, LLVM,
+# CC, O, MO, KRUSTFLAGS, V, W ...) go through to it. Everything else runs in the lab (scripts/lab, docs/lab.md) and
+# needs nothing installed but mmdebstrap.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+GUEST ?= uml
+PEER ?= rvs
+SCENARIO ?=
+# What `make test` boots on the stock kernel.
+QEMU_SCENARIOS ?= nat_tcp_v4
+
+lab := scripts/lab
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO)))
+in-root := $(lab) run
+runner = $(in-root) cargo run --quiet --release --locked --manifest-path qemu-tests/Cargo.toml --bin rvs-test -- run
+scenario-args = $(addprefix --scenario ,$(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
+
+.PHONY: modules
+modules: ## build rvs.ko (default); KDIR= names another kernel's build tree, MO= another place for the result
+	@scripts/check-kdir $(KDIR) $(O)
+	+$(kbuild) modules
+
+.PHONY: install
+install: ## install rvs.ko for the kernel of KDIR, with depmod (as root)
+	@scripts/check-kdir $(KDIR) $(O)
+	+$(kbuild) modules_install
+	@if [ -e packaging/modprobe.d/rvs.conf ]; then \
+		install -D -m 644 packaging/modprobe.d/rvs.conf $(INSTALL_MOD_PATH)/etc/modprobe.d/rvs.conf; fi
+
+.PHONY: clean
+clean: ## delete what the build has made here (not the lab's cache: scripts/lab clean)
+	@if [ -e $(KDIR)/Makefile ]; then $(kbuild) clean; fi
+	rm -rf build
+
+##@ In the lab
+
+.PHONY: lab
+lab: ## make everything that the tests need: build root, kernels, guests (once, about 20 minutes)
+	$(lab) all
+
+.PHONY: lab-debug
+lab-debug: ## make the two debug kernels
+	$(lab) debug
+
+.PHONY: test
+ifeq ($(origin SCENARIO)$(origin GUEST)$(origin PEER),filefilefile)
+test: test-host test-scenarios test-boot ## host tests, all scenarios on uml, a boot test on qemu; SCENARIO= GUEST= PEER= choose
+else
+test:
+	$(runner) --guest $(GUEST) --peer $(PEER) $(scenario-args)
+endif
+
+.PHONY: test-host
+test-host: ## the tests that need no guest
+	$(in-root) cargo test --quiet --locked --workspace
+
+.PHONY: test-scenarios
+test-scenarios: ## all scenarios on uml
+	$(runner) --guest uml --peer rvs
+
+.PHONY: test-boot
+test-boot: ## the stock Debian kernel loads rvs and balances
+	$(runner) --guest qemu --peer rvs $(addprefix --scenario ,$(QEMU_SCENARIOS))
+
+.PHONY: test-peer
+test-peer: ## all scenarios against the C module
+	$(runner) --guest uml --peer c
+
+.PHONY: test-debug
+test-debug: ## all scenarios on the lockdep and kasan guests
+	$(runner) --guest lockdep --peer rvs $(scenario-args)
+	$(runner) --guest kasan --peer rvs $(scenario-args)
+
+.PHONY: bench
+bench: ## instructions and nanoseconds per packet, beside the C module; writes docs/benchmarks.md
+	scripts/bench
+
+.PHONY: demo
+demo: ## watch rvs balance HTTP requests over three servers; GUEST=qemu: on the stock kernel
+	scripts/demo $(GUEST)
+
+.PHONY: lint
+lint: ## rustfmt, clippy and shellcheck, nothing let through
+	scripts/lint
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
