@@ -32,6 +32,15 @@ scenarios! {
     ttl,
     mtu,
     icmp_errors,
+    tcp_scheduling,
+    hooks,
+    fragments,
+    nodest,
+    conn_reuse,
+    port_unreachable,
+    local_server,
+    local_client,
+    replies,
 }
 
 /// The scenario of a name.

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! A client's SYN on ports of an old connection: with conn_reuse_mode a connection in TIME_WAIT or CLOSE is given up and the packet
+//! scheduled anew; without, it goes where the old one went.
+//!
+//! Proves checklist item 74 for TCP and modes 0 and 1.
+
+use anyhow::{ensure, Context, Result};
+
+use crate::pkt::{Pkt, ACK, FIN, RST, SYN};
+use crate::proc;
+use crate::rig::Rig;
+use crate::scenario::{Cx, Scenario};
+use crate::topo::{at, Family};
+
+pub const SCENARIO: Scenario = Scenario::new("conn_reuse", "conn_reuse_mode 0 and 1", &[74], run);
+
+fn run(_cx: &Cx) -> Result<()> {
+    for family in Family::BOTH {
+        let rig = Rig::new()?;
+        let vip = at(family.vip(), 80);
+        rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+        for host in [1, 2] {
+            rig.ipvsadm(&format!("-a -t {vip} -r {} -m", at(family.raw_rs(host), 80)))?;
+        }
+        ensure!(rig.topo.director.sysctl("net.ipv4.vs.conn_reuse_mode")? == "1", "the default is not 1");
+        let mut port = 4000;
+        for mode in [1, 0] {
+            rig.topo.director.set_sysctl("net.ipv4.vs.conn_reuse_mode", mode)?;
+            for (state, reused) in
+                [("SYN_RECV", false), ("ESTABLISHED", false), ("CLOSE_WAIT", false), ("FIN_WAIT", false), ("TIME_WAIT", true), ("CLOSE", true)]
+            {
+                port += 1;
+                let client = at(family.raw_client(1), port);
+                let there = |flags| rig.forwarded(&Pkt::tcp(client, vip, flags));
+                let first = there(SYN)?.dest();
+                let back = |flags| rig.returned(&Pkt::tcp(first, client, flags));
+                if state != "SYN_RECV" {
+                    back(SYN | ACK)?;
+                    there(ACK)?;
+                }
+                match state {
+                    "CLOSE_WAIT" => drop(there(FIN | ACK)?),
+                    "FIN_WAIT" => drop(back(FIN | ACK)?),
+                    "TIME_WAIT" => {
+                        there(FIN | ACK)?;
+                        back(FIN | ACK)?;
+                    }
+                    "CLOSE" => drop(back(RST)?),
+                    _ => {}
+                }
+                let is = proc::conn(&rig.topo.director, client)?.context("no connection")?;
+                ensure!(is.state == state, "expected {state}, it is {}", is.state);
+                let again = there(SYN)?.dest();
+                // Round robin: scheduled anew means the other one.
+                let expect_new = reused && mode == 1;
+                ensure!((again != first) == expect_new, "mode {mode}, {state}: {first}, then {again}");
+                let now = proc::conn(&rig.topo.director, client)?.context("no connection")?;
+                ensure!(now.dest == again, "{now:?}");
+                if expect_new {
+                    ensure!(now.state == "SYN_RECV", "{now:?}");
+                    // Exactly one connection is left for these ports.
+                    let all = proc::conns(&rig.topo.director)?;
+                    ensure!(all.iter().filter(|c| c.client == client).count() == 1, "{all:#?}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
