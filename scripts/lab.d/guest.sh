@@ -232,6 +232,8 @@ current_products() {
 	[[ -d $LAB_CACHE/$root ]] || return 0
 	key=$(source_key)
 	echo "source source-$key"
+	key=$(metadata_key)
+	echo "metadata metadata-$key"
 	for kernel in stock uml uml-up lockdep kasan; do
 		key=$(kernel_key "$kernel" | hash12)
 		echo "$kernel $kernel-$key"
@@ -263,7 +265,7 @@ cmd_status() {
 old_products() {
 	local current dir
 	current=$(current_products | cut -d ' ' -f 2)
-	for dir in "$LAB_CACHE"/{root,source,stock,uml,uml-up,lockdep,kasan}-????????????; do
+	for dir in "$LAB_CACHE"/{root,source,metadata,stock,uml,uml-up,lockdep,kasan}-????????????; do
 		[[ ! -d $dir ]] || grep -qxF "${dir##*/}" <<<"$current" || echo "$dir"
 	done
 	for dir in "$LAB_CACHE"/tmp-*; do

@@ -47,19 +47,26 @@ lab_source() {
 
 # --- the stock kernel ---
 
-stock_make() {
+metadata_make() {
 	local source
 	source=$(lab_source)
-	need_space 3000 "the stock kernel's build tree"
-	logged stock "stock kernel: Rust metadata, guest modules, initramfs" in_root \
-		bash -euc "$(declare -f stock_metadata stock_kdir stock_modules stock_initramfs)
-			stock_metadata \"\$@\"; stock_kdir \"\$@\"; stock_modules \"\$@\"; stock_initramfs \"\$@\"" -- \
-		"$1" "$2" "$source" "$LAB_D"
+	need_space 3000 "the stock kernel's Rust metadata"
+	logged metadata "stock kernel: its Rust metadata" in_root \
+		bash -euc "$(declare -f stock_metadata); stock_metadata \"\$@\"" -- "$1" "$source"
+}
+
+stock_make() {
+	local metadata
+	metadata=$(lab_metadata)
+	logged stock "stock kernel: build tree, modules, initramfs" in_root \
+		bash -euc "$(declare -f stock_kdir stock_modules stock_initramfs)
+			stock_kdir \"\$@\"; stock_modules \"\$@\"; stock_initramfs \"\$@\"" -- \
+		"$1" "$2" "$metadata" "$LAB_D"
 }
 
 # Build the Rust half of the kernel as Debian's builder did, and see that it offers exactly what Debian's image does.
 stock_metadata() {
-	local build=$1/build source=$3 headers missing
+	local build=$1/build source=$2 headers missing
 	headers=/usr/src/linux-headers-$(cat /usr/share/rvs-lab/release)
 	mkdir -p "$build"
 	cp "$headers/.config" "$build/.config"
@@ -76,24 +83,27 @@ stock_metadata() {
 		exit 1
 	fi
 	echo "all $(wc -l <"$1/rust-symbols") Rust symbols are in Debian's Module.symvers"
+	mkdir "$1/rust" "$1/scripts"
+	mv "$build"/rust/*.rmeta "$build"/rust/*.so "$1/rust/"
+	mv "$build/scripts/target.json" "$1/scripts/"
+	rm -rf "$build" "$1/debian-symbols"
 }
 
 # A copy of Debian's headers with the metadata beside them.
 stock_kdir() {
-	local tmp=$1 final=$2 release headers entry
+	local tmp=$1 final=$2 metadata=$3 release headers entry
 	release=$(cat /usr/share/rvs-lab/release)
 	headers=/usr/src/linux-headers-$release
 	cp -a "$headers/." "$tmp/"
 	rm "$tmp/scripts" "$tmp/tools"
-	mkdir "$tmp/scripts" "$tmp/rust"
+	mkdir "$tmp/scripts"
 	for entry in "$headers"/scripts/*; do
 		ln -s "$(readlink -f "$entry")" "$tmp/scripts/"
 	done
 	ln -s "$(readlink -f "$headers/tools")" "$tmp/tools"
-	cp "$tmp/build/scripts/target.json" "$tmp/scripts/"
-	cp "$tmp"/build/rust/*.rmeta "$tmp"/build/rust/*.so "$tmp/rust/"
+	cp "$metadata/scripts/target.json" "$tmp/scripts/"
+	cp -r "$metadata/rust" "$tmp/rust"
 	printf 'KBUILD_OUTPUT=%s\ninclude %s\n' "$final" "$(sed -n 's/^include //p' "$headers/Makefile")" >"$tmp/Makefile"
-	rm -rf "$tmp/build" "$tmp/rust-symbols" "$tmp/debian-symbols"
 }
 
 # The guest's modules, unpacked: networking and what the guest boots from, with all that they need.
@@ -107,6 +117,7 @@ stock_modules() {
 	[[ ! -d $tmp/deb/usr/lib/modules ]] || ln -sfn usr/lib "$tmp/deb/lib"
 	find "$tmp/deb" -type f \( -name "vmlinuz-$release" -o -path "*/$release/vmlinuz" \) -exec cp {} "$tmp/boot/vmlinuz" \;
 	[[ -s $tmp/boot/vmlinuz ]] || { echo "Debian's packages hold no vmlinuz for $release"; exit 1; }
+	cp -n "/lib/modules/$release"/modules.* "$tmp/deb/lib/modules/$release/"
 	depmod -b "$tmp/deb" "$release"
 	python3 - "$tmp/deb/lib/modules/$release" "$tmp/modules/$release" <<-'END'
 		import os, re, subprocess, sys
@@ -210,6 +221,18 @@ uml_build() {
 		-exec rm -f {} +
 	rm -rf "$tmp/installed"
 	sed -i "s|$tmp|$final|g" "$tmp/Makefile"
+}
+
+metadata_key() {
+	{
+		root_packages
+		declare -f stock_metadata
+	} | hash12
+}
+lab_metadata() {
+	local key
+	key=$(metadata_key)
+	product metadata "$key" metadata_make
 }
 
 # The hash of what a kernel is made from.
