@@ -162,10 +162,9 @@ pub const fn desired_size(current: Option<Table>, count: u32, lfactor: i32, limi
         return limits.min_size();
     };
     // 2^30 buckets are more than any table has.
-    let n = if count > 1 << 30 {
-        1 << 30
-    } else {
-        count.next_power_of_two()
+    let n = match count.checked_next_power_of_two() {
+        Some(n) if n < 1 << 30 => n,
+        _ => 1 << 30,
     };
     let n = match shift(lfactor) {
         (true, by) => {

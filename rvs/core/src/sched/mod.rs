@@ -21,9 +21,6 @@ mod sed;
 mod wlc;
 pub mod wrr;
 
-#[cfg(test)]
-mod tests;
-
 /// The destinations of a service, in list order, as a scheduler sees them.
 ///
 /// Weight and counters may change while a scheduler looks.
