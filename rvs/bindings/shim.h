@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Helpers for what bindgen cannot see: inline functions, macros, and structures that must not be mirrored in Rust
+ * (net_device, sock, dst_entry). One C operation each, no policy. shim_net.c has the packet path, shim_ctl.c the control
+ * plane.
+ */
+#ifndef RVS_SHIM_H
+#define RVS_SHIM_H
+
+#include <linux/capability.h>
+#include <linux/skbuff.h>
+#include <linux/types.h>
+
+struct dst_entry;
+struct in6_addr;
+struct net;
+
+enum { RVS_HZ = HZ };
+
+/* ---- shim_net.c ---- */
+
+/* A CPU's traffic counters. */
+struct rvs_counters {
+	u64 conns;
+	u64 inpkts;
+	u64 outpkts;
+	u64 inbytes;
+	u64 outbytes;
+};
+
+struct rvs_counters *rvs_helper_counters_alloc(void);
+void rvs_helper_counters_free(struct rvs_counters *c);
+void rvs_helper_counters_cpu(struct rvs_counters *c, u32 cpu, u64 *out);
+void rvs_helper_counters_sum(struct rvs_counters *c, u64 *out);
+void rvs_helper_count_in(struct rvs_counters *dest, struct rvs_counters *svc, struct rvs_counters *total, u32 bytes);
+void rvs_helper_count_out(struct rvs_counters *dest, struct rvs_counters *svc, struct rvs_counters *total, u32 bytes);
+void rvs_helper_count_conn(struct rvs_counters *dest, struct rvs_counters *svc, struct rvs_counters *total);
+
+struct kmem_cache *rvs_helper_cache_create(const char *name, u32 size, u32 align);
+void *rvs_helper_cache_alloc(struct kmem_cache *cache);
+void rvs_helper_cond_resched(void);
+void rvs_helper_random(void *buf, size_t len);
+void rvs_helper_spin_lock_bh(spinlock_t *lock);
+void rvs_helper_spin_unlock_bh(spinlock_t *lock);
+
+/* rvs_helper_skb_facts() */
+#define RVS_SKB_SEEN 1		/* ipvs_property is set */
+#define RVS_SKB_TO_HOST 2	/* pkt_type is PACKET_HOST */
+#define RVS_SKB_ROUTED 4	/* has a dst */
+#define RVS_SKB_NODEFRAG 8	/* from an IPv4 socket with IP_NODEFRAG */
+#define RVS_SKB_NO_DEV 16	/* no input device: made on this host */
+#define RVS_SKB_LOOPBACK 32	/* the device is a loopback */
+#define RVS_SKB_PARTIAL 64	/* CHECKSUM_PARTIAL */
+#define RVS_SKB_COMPLETE 128	/* CHECKSUM_COMPLETE */
+u32 rvs_helper_skb_facts(const struct sk_buff *skb);
+u32 rvs_helper_skb_mark(const struct sk_buff *skb);
+void rvs_helper_skb_set_seen(struct sk_buff *skb);
+void rvs_helper_skb_csum_none(struct sk_buff *skb);
+void rvs_helper_skb_csum_unnecessary(struct sk_buff *skb);
+void rvs_helper_skb_csum_partial(struct sk_buff *skb, u32 start, u16 offset);
+u32 rvs_helper_skb_checksum(const struct sk_buff *skb, u32 offset, u32 len, u32 sum);
+bool rvs_helper_skb_csum_ok(struct sk_buff *skb, u32 offset, u8 proto, u8 af);
+void rvs_helper_skb_free(struct sk_buff *skb);
+bool rvs_helper_skb_too_big(const struct sk_buff *skb, u32 mtu, bool v6);
+void rvs_helper_skb_untrack(struct sk_buff *skb);
+void rvs_helper_skb_orphan(struct sk_buff *skb);
+void rvs_helper_skb_dev_loopback(struct sk_buff *skb, struct net *net);
+
+/* rvs_helper_route_facts() */
+#define RVS_RT_VALID 1		/* the route may be used */
+#define RVS_RT_LOCAL 2		/* it leads to this host */
+#define RVS_RT_OLD_LOCAL 4	/* so does the packet's own */
+#define RVS_RT_OLD_INPUT 8	/* the packet's own is of an input device */
+u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32 cookie, bool v6, u32 *mtu);
+struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr);
+struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, u32 *cookie);
+bool rvs_helper_route_dev_down(struct dst_entry *dst);
+void rvs_helper_dst_release(struct dst_entry *dst);
+void rvs_helper_skb_dst_set(struct sk_buff *skb, struct dst_entry *dst, bool ref);
+void rvs_helper_link_failure(struct sk_buff *skb);
+void rvs_helper_local_out(struct sk_buff *skb, struct net *net, bool v6);
+int rvs_helper_reroute(struct sk_buff *skb, struct net *net, bool v6);
+
+int rvs_helper_defrag4(struct sk_buff *skb, struct net *net, u32 hook);
+int rvs_helper_find_hdr6(const struct sk_buff *skb, u32 *offset, int target, u16 *fragoff, int *flags);
+void rvs_helper_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
+void rvs_helper_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
+void rvs_helper_ttl_exceeded(struct sk_buff *skb, struct net *net, bool v6);
+
+/* ---- shim_ctl.c ---- */
+
+struct ctl_table;
+struct delayed_work;
+struct genl_info;
+struct netlink_callback;
+struct netlink_ext_ack;
+struct nla_policy;
+struct nlattr;
+struct nlmsghdr;
+struct seq_file;
+struct work_struct;
+
+enum { RVS_CAP_NET_ADMIN = CAP_NET_ADMIN };
+
+struct net *rvs_helper_genl_info_net(const struct genl_info *info);
+const struct genl_info *rvs_helper_genl_info_dump(const struct netlink_callback *cb);
+void *rvs_helper_genl_dump_put(struct sk_buff *skb, const struct netlink_callback *cb, int cmd);
+void *rvs_helper_genl_reply_put(struct sk_buff *skb, const struct genl_info *info, int cmd);
+struct sk_buff *rvs_helper_genlmsg_new(void);
+int rvs_helper_genlmsg_parse(const struct nlmsghdr *nlh, struct nlattr **tb, int max, const struct nla_policy *policy,
+			     struct netlink_ext_ack *extack);
+int rvs_helper_genlmsg_reply(struct sk_buff *skb, const struct genl_info *info);
+int rvs_helper_nla_parse_nested(struct nlattr **tb, int max, const struct nlattr *nla, const struct nla_policy *policy,
+				struct netlink_ext_ack *extack);
+struct nlattr *rvs_helper_nla_nest_start(struct sk_buff *skb, int type);
+void rvs_helper_nla_nest_end(struct sk_buff *skb, struct nlattr *start);
+void rvs_helper_nla_nest_cancel(struct sk_buff *skb, struct nlattr *start);
+int rvs_helper_nla_put_u64(struct sk_buff *skb, int type, u64 value, int pad);
+
+void *rvs_helper_net_generic(struct net *net, unsigned int id);
+bool rvs_helper_net_is_init(const struct net *net);
+bool rvs_helper_net_is_unprivileged(const struct net *net);
+bool rvs_helper_port_is_privileged(struct net *net, u16 port);
+bool rvs_helper_v4_is_local_or_unicast(struct net *net, __be32 addr);
+bool rvs_helper_v6_is_local(struct net *net, const u8 *addr);
+bool rvs_helper_v6_enabled(void);
+int rvs_helper_v6_defrag_enable(struct net *net);
+
+void rvs_helper_job_init(struct delayed_work *job, void (*func)(struct work_struct *work));
+void rvs_helper_job_start(struct delayed_work *job, unsigned long delay);
+bool rvs_helper_net_ratelimit(void);
+void *rvs_helper_seq_data(struct seq_file *seq);
+u64 rvs_helper_total_memory(void);
+
+#endif

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The packet path's C helpers; see shim.h.
+ */
+#include <linux/if_arp.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6.h>
+#include <linux/percpu.h>
+#include <linux/random.h>
+#include <linux/skbuff.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <net/addrconf.h>
+#include <net/gso.h>
+#include <net/icmp.h>
+#include <net/inet_sock.h>
+#include <net/ip.h>
+#include <net/ip6_checksum.h>
+#include <net/ip6_fib.h>
+#include <net/ip6_route.h>
+#include <net/ipv6.h>
+#include <net/netfilter/nf_conntrack.h>
+#include <net/route.h>
+
+#include "shim.h"
+
+#if !IS_ENABLED(CONFIG_IP_VS)
+#error "rvs needs sk_buff::ipvs_property: a kernel with CONFIG_IP_VS=m"
+#endif
+
+/* ---- memory, locks, counters ---- */
+
+/* Rust holds a per-CPU pointer as a plain one and only hands it back. */
+#define RVS_PERCPU(c) ((struct rvs_counters __percpu *)(__force unsigned long)(c))
+
+struct rvs_counters *rvs_helper_counters_alloc(void)
+{
+	return (struct rvs_counters *)(__force unsigned long)alloc_percpu(struct rvs_counters);
+}
+
+void rvs_helper_counters_free(struct rvs_counters *c)
+{
+	free_percpu(RVS_PERCPU(c));
+}
+
+void rvs_helper_counters_cpu(struct rvs_counters *c, u32 cpu, u64 *out)
+{
+	const struct rvs_counters *p;
+
+	if (cpu >= nr_cpu_ids || !cpu_possible(cpu))
+		return;
+	p = per_cpu_ptr(RVS_PERCPU(c), cpu);
+	out[0] = READ_ONCE(p->conns);
+	out[1] = READ_ONCE(p->inpkts);
+	out[2] = READ_ONCE(p->outpkts);
+	out[3] = READ_ONCE(p->inbytes);
+	out[4] = READ_ONCE(p->outbytes);
+}
+
+void rvs_helper_counters_sum(struct rvs_counters *c, u64 *out)
+{
+	int cpu, i;
+
+	for_each_possible_cpu(cpu) {
+		u64 one[5] = { };
+
+		rvs_helper_counters_cpu(c, cpu, one);
+		for (i = 0; i < 5; i++)
+			out[i] += one[i];
+	}
+}
+
+#define RVS_ADD(set, field, n) this_cpu_add(RVS_PERCPU(set)->field, n)
+
+void rvs_helper_count_in(struct rvs_counters *dest, struct rvs_counters *svc, struct rvs_counters *total, u32 bytes)
+{
+	RVS_ADD(dest, inpkts, 1);
+	RVS_ADD(dest, inbytes, bytes);
+	RVS_ADD(svc, inpkts, 1);
+	RVS_ADD(svc, inbytes, bytes);
+	RVS_ADD(total, inpkts, 1);
+	RVS_ADD(total, inbytes, bytes);
+}
+
+void rvs_helper_count_out(struct rvs_counters *dest, struct rvs_counters *svc, struct rvs_counters *total, u32 bytes)
+{
+	RVS_ADD(dest, outpkts, 1);
+	RVS_ADD(dest, outbytes, bytes);
+	RVS_ADD(svc, outpkts, 1);
+	RVS_ADD(svc, outbytes, bytes);
+	RVS_ADD(total, outpkts, 1);
+	RVS_ADD(total, outbytes, bytes);
+}
+
+void rvs_helper_count_conn(struct rvs_counters *dest, struct rvs_counters *svc, struct rvs_counters *total)
+{
+	RVS_ADD(dest, conns, 1);
+	RVS_ADD(svc, conns, 1);
+	RVS_ADD(total, conns, 1);
+}
+
+struct kmem_cache *rvs_helper_cache_create(const char *name, u32 size, u32 align)
+{
+	return kmem_cache_create(name, size, align, SLAB_NO_MERGE, NULL);
+}
+
+void *rvs_helper_cache_alloc(struct kmem_cache *cache)
+{
+	return kmem_cache_alloc(cache, GFP_ATOMIC | __GFP_NOWARN);
+}
+
+void rvs_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+void rvs_helper_random(void *buf, size_t len)
+{
+	get_random_bytes(buf, len);
+}
+
+void rvs_helper_spin_lock_bh(spinlock_t *lock)
+{
+	spin_lock_bh(lock);
+}
+
+void rvs_helper_spin_unlock_bh(spinlock_t *lock)
+{
+	spin_unlock_bh(lock);
+}
+
+/* ---- the packet ---- */
+
+u32 rvs_helper_skb_facts(const struct sk_buff *skb)
+{
+	const struct net_device *dev = skb->dev;
+	const struct sock *sk = skb->sk;
+	u32 facts = 0;
+
+	if (skb->ipvs_property)
+		return RVS_SKB_SEEN;
+	if (skb->pkt_type == PACKET_HOST)
+		facts |= RVS_SKB_TO_HOST;
+	if (skb_dst(skb))
+		facts |= RVS_SKB_ROUTED;
+	if (!dev)
+		facts |= RVS_SKB_NO_DEV;
+	else if (dev->flags & IFF_LOOPBACK)
+		facts |= RVS_SKB_LOOPBACK;
+	if (skb->ip_summed == CHECKSUM_PARTIAL)
+		facts |= RVS_SKB_PARTIAL;
+	else if (skb->ip_summed == CHECKSUM_COMPLETE)
+		facts |= RVS_SKB_COMPLETE;
+	if (unlikely(sk)) {
+		sk = skb_to_full_sk(skb);
+		if (sk && sk->sk_family == PF_INET && inet_test_bit(NODEFRAG, sk))
+			facts |= RVS_SKB_NODEFRAG;
+	}
+	return facts;
+}
+
+u32 rvs_helper_skb_mark(const struct sk_buff *skb)
+{
+	return skb->mark;
+}
+
+void rvs_helper_skb_set_seen(struct sk_buff *skb)
+{
+	skb->ipvs_property = 1;
+}
+
+void rvs_helper_skb_csum_none(struct sk_buff *skb)
+{
+	skb->ip_summed = CHECKSUM_NONE;
+}
+
+void rvs_helper_skb_csum_unnecessary(struct sk_buff *skb)
+{
+	skb->ip_summed = CHECKSUM_UNNECESSARY;
+}
+
+void rvs_helper_skb_csum_partial(struct sk_buff *skb, u32 start, u16 offset)
+{
+	skb->csum_start = skb_headroom(skb) + start;
+	skb->csum_offset = offset;
+	skb->ip_summed = CHECKSUM_PARTIAL;
+}
+
+u32 rvs_helper_skb_checksum(const struct sk_buff *skb, u32 offset, u32 len, u32 sum)
+{
+	return (__force u32)skb_checksum(skb, offset, len, (__force __wsum)sum);
+}
+
+/* Whether the checksum of the message at `offset` holds: nf_checksum() would trust and write more than we want. */
+bool rvs_helper_skb_csum_ok(struct sk_buff *skb, u32 offset, u8 proto, u8 af)
+{
+	u32 len;
+	__wsum sum;
+
+	if (skb->ip_summed == CHECKSUM_UNNECESSARY || skb->ip_summed == CHECKSUM_PARTIAL || offset > skb->len)
+		return offset <= skb->len;
+	len = skb->len - offset;
+	sum = skb_checksum(skb, offset, len, 0);
+	if (af == AF_INET6)
+		return !csum_ipv6_magic(&ipv6_hdr(skb)->saddr, &ipv6_hdr(skb)->daddr, len, proto, sum);
+	if (proto == IPPROTO_ICMP)
+		return !csum_fold(sum);
+	return !csum_tcpudp_magic(ip_hdr(skb)->saddr, ip_hdr(skb)->daddr, len, proto, sum);
+}
+
+void rvs_helper_skb_free(struct sk_buff *skb)
+{
+	kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP);
+}
+
+bool rvs_helper_skb_too_big(const struct sk_buff *skb, u32 mtu, bool v6)
+{
+	if (v6 && IP6CB(skb)->frag_max_size)
+		return IP6CB(skb)->frag_max_size > mtu;
+	if (skb->len <= mtu)
+		return false;
+	return !(skb_is_gso(skb) && skb_gso_validate_network_len(skb, mtu));
+}
+
+void rvs_helper_skb_untrack(struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_NF_CONNTRACK)
+	enum ip_conntrack_info ctinfo;
+	struct nf_conn *ct = nf_ct_get(skb, &ctinfo);
+
+	if (ct) {
+		nf_conntrack_put(&ct->ct_general);
+		nf_ct_set(skb, NULL, IP_CT_UNTRACKED);
+	}
+#endif
+}
+
+void rvs_helper_skb_orphan(struct sk_buff *skb)
+{
+	/* With a device the packet came in: its socket is an early demux guess. */
+	if (skb->dev)
+		skb_orphan(skb);
+}
+
+void rvs_helper_skb_dev_loopback(struct sk_buff *skb, struct net *net)
+{
+	if (!skb->dev)
+		skb->dev = net->loopback_dev;
+}
+
+/* ---- routes ---- */
+
+static bool rvs_dst_is_local(const struct dst_entry *dst, bool v6)
+{
+	if (v6)
+		return dst->dev && dst->dev->flags & IFF_LOOPBACK;
+	return dst_rtable(dst)->rt_flags & RTCF_LOCAL;
+}
+
+u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32 cookie, bool v6, u32 *mtu)
+{
+	const struct dst_entry *old = skb_dst(skb);
+	u32 facts = RVS_RT_VALID;
+
+	if (READ_ONCE(dst->obsolete) && !dst->ops->check(dst, cookie))
+		return 0;
+	if (rvs_dst_is_local(dst, v6))
+		facts |= RVS_RT_LOCAL;
+	if (rvs_dst_is_local(old, v6))
+		facts |= RVS_RT_OLD_LOCAL;
+	if (v6 ? !!skb->dev : rt_is_input_route(dst_rtable(old)))
+		facts |= RVS_RT_OLD_INPUT;
+	*mtu = dst_mtu(dst);
+	return facts;
+}
+
+struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr)
+{
+	struct flowi4 fl4 = { .daddr = daddr };
+	struct rtable *rt = ip_route_output_key(net, &fl4);
+
+	return IS_ERR(rt) ? NULL : &rt->dst;
+}
+
+struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, u32 *cookie)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	struct flowi6 fl6 = { };
+	struct dst_entry *dst;
+
+	memcpy(&fl6.daddr, daddr, sizeof(fl6.daddr));
+	dst = ip6_route_output(net, NULL, &fl6);
+	/* A route to remember needs a source address on its device, as in the C module. */
+	if (dst->error ||
+	    (ipv6_addr_any(&fl6.saddr) && ipv6_dev_get_saddr(net, ip6_dst_idev(dst)->dev, &fl6.daddr, 0, &fl6.saddr) < 0)) {
+		dst_release(dst);
+		return NULL;
+	}
+	*cookie = rt6_get_cookie(dst_rt6_info(dst));
+	return dst;
+#else
+	return NULL;
+#endif
+}
+
+bool rvs_helper_route_dev_down(struct dst_entry *dst)
+{
+	const struct net_device *dev;
+	bool down;
+
+	rcu_read_lock();
+	dev = dst_dev_rcu(dst);
+	down = dev && !netif_running(dev);
+	rcu_read_unlock();
+	return down;
+}
+
+void rvs_helper_dst_release(struct dst_entry *dst)
+{
+	dst_release(dst);
+}
+
+void rvs_helper_skb_dst_set(struct sk_buff *skb, struct dst_entry *dst, bool ref)
+{
+	skb_dst_drop(skb);
+	if (ref)
+		skb_dst_set(skb, dst_clone(dst));
+	else
+		skb_dst_set_noref(skb, dst);
+}
+
+void rvs_helper_link_failure(struct sk_buff *skb)
+{
+	if (!skb->dev)
+		skb->dev = skb_dst(skb)->dev;
+	dst_link_failure(skb);
+}
+
+void rvs_helper_local_out(struct sk_buff *skb, struct net *net, bool v6)
+{
+	skb->ignore_df = 1;
+	skb_forward_csum(skb);
+	if (skb->dev)
+		skb_clear_tstamp(skb);
+	NF_HOOK(v6 ? NFPROTO_IPV6 : NFPROTO_IPV4, NF_INET_LOCAL_OUT, net, NULL, skb, NULL, skb_dst(skb)->dev, dst_output);
+}
+
+int rvs_helper_reroute(struct sk_buff *skb, struct net *net, bool v6)
+{
+	if (v6) {
+		const struct dst_entry *dst = skb_dst(skb);
+
+		if (dst->dev && !(dst->dev->flags & IFF_LOOPBACK))
+			return ip6_route_me_harder(net, skb->sk, skb);
+		return 0;
+	}
+	if (!(skb_rtable(skb)->rt_flags & RTCF_LOCAL))
+		return ip_route_me_harder(net, skb->sk, skb, RTN_LOCAL);
+	return 0;
+}
+
+/* ---- IP ---- */
+
+int rvs_helper_defrag4(struct sk_buff *skb, struct net *net, u32 hook)
+{
+	u32 user = hook == NF_INET_LOCAL_IN ? IP_DEFRAG_VS_IN : hook == NF_INET_FORWARD ? IP_DEFRAG_VS_FWD : IP_DEFRAG_VS_OUT;
+	int err;
+
+	local_bh_disable();
+	err = ip_defrag(net, skb, user);
+	local_bh_enable();
+	if (!err)
+		ip_send_check(ip_hdr(skb));
+	return err;
+}
+
+int rvs_helper_find_hdr6(const struct sk_buff *skb, u32 *offset, int target, u16 *fragoff, int *flags)
+{
+	unsigned int off = *offset;
+	unsigned short frag = 0;
+	int proto = ipv6_find_hdr(skb, &off, target, &frag, flags);
+
+	*offset = off;
+	*fragoff = frag;
+	return proto;
+}
+
+void rvs_helper_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info)
+{
+	icmp_send(skb, type, code, htonl(info));
+}
+
+void rvs_helper_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, u32 info)
+{
+	icmpv6_send(skb, type, code, info);
+}
+
+void rvs_helper_ttl_exceeded(struct sk_buff *skb, struct net *net, bool v6)
+{
+	if (v6) {
+		struct inet6_dev *idev = __in6_dev_get_safely(skb->dev);
+
+		/* The output device's address is the source. */
+		skb->dev = skb_dst(skb)->dev;
+		icmpv6_send(skb, ICMPV6_TIME_EXCEED, ICMPV6_EXC_HOPLIMIT, 0);
+		IP6_INC_STATS(net, idev, IPSTATS_MIB_INHDRERRORS);
+		return;
+	}
+	IP_INC_STATS(net, IPSTATS_MIB_INHDRERRORS);
+	icmp_send(skb, ICMP_TIME_EXCEEDED, ICMP_EXC_TTL, 0);
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! ICMP and ICMPv6 errors about packets of connections: C `ip_vs_out_icmp()`, `ip_vs_in_icmp()` and their IPv6 kin.
+//!
+//! An error embeds the beginning of the packet it is about. Seen backwards, that packet is one of the connection: an error
+//! about a forwarded request embeds it as the real server got it and concerns the client (*reply direction*); an error
+//! about a reply embeds it as the client got it and concerns the real server (*request direction*).
+
+use super::{
+    hooks::{
+        icmp_proto,
+        Ctx, //
+    },
+    input,
+    output,
+    packet::{
+        self,
+        Iph, //
+    },
+    xmit::{
+        self,
+        route, //
+    }, //
+};
+use crate::{
+    conn::{
+        Conn,
+        Way, //
+    },
+    os::{
+        netfilter::{
+            Point,
+            Verdict, //
+        },
+        skb::Skb,
+        table::Ref, //
+    },
+};
+use rvs_core::{
+    addr::{
+        Addr,
+        Be16,
+        Family, //
+    },
+    checksum,
+    nat::{
+        self,
+        Side, //
+    },
+    proto::{
+        has_ports,
+        is_known,
+        wants_defrag, //
+    },
+    wire::{
+        icmp::Icmp,
+        icmpv6::{
+            self,
+            Icmpv6, //
+        }, //
+    },
+};
+
+/// Length of an ICMP or ICMPv6 header.
+const HEADER: usize = 8;
+
+/// What an ICMP message is to us.
+enum Kind {
+    /// An error about a packet of this flow, seen backwards; with the embedded header.
+    Error(crate::conn::Tuple, Iph),
+    /// Nothing of ours: it goes on.
+    Other,
+    /// Broken: it is dropped.
+    Broken,
+}
+
+/// Reads an ICMP message up to the ports of the packet it embeds.
+fn classify<const V6: bool>(skb: &Skb<'_>, iph: &Iph) -> Kind {
+    if iph.later_fragment {
+        return if V6 { Kind::Broken } else { Kind::Other };
+    }
+    let Some(header) = skb.read::<HEADER>(iph.l4) else {
+        return Kind::Broken;
+    };
+    if V6 {
+        if !Icmpv6::new(&header).is_error() {
+            return Kind::Other;
+        }
+        // An error is never fragmented.
+        if iph.fragment {
+            return Kind::Broken;
+        }
+    } else if !Icmp::new(&header).is_related_error() {
+        return Kind::Other;
+    }
+    let Some(mut inner) = packet::parse::<V6>(skb, iph.l4.wrapping_add(HEADER)) else {
+        return Kind::Other;
+    };
+    inner.embedded = true;
+    if !is_known(inner.proto) || (inner.later_fragment && wants_defrag(inner.proto)) {
+        return Kind::Other;
+    }
+    match inner.tuple::<V6>(skb) {
+        Some(tuple) => Kind::Error(tuple.reversed(), inner),
+        None => Kind::Other,
+    }
+}
+
+/// Deals with an ICMP message to or from this host. `may_be_request` is false for what was not sent to this host.
+#[cold]
+pub(super) fn established<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    skb: Skb<'a>,
+    iph: &Iph,
+    may_be_request: bool,
+) -> Verdict<'a> {
+    let (tuple, inner) = match classify::<V6>(&skb, iph) {
+        Kind::Error(tuple, inner) => (tuple, inner),
+        Kind::Other => return Verdict::Accept(skb),
+        Kind::Broken => return Verdict::Drop(skb),
+    };
+    let Some(conns) = ctx.netns.conns() else {
+        return Verdict::Accept(skb);
+    };
+    // Seen backwards, a packet that the real server got is a reply of the connection.
+    match conns.find(&tuple, ctx.g) {
+        Some((conn, Way::Reply)) => to_client::<V6>(ctx, skb, iph, &inner, conn),
+        Some((conn, Way::Request)) if may_be_request => {
+            to_server::<V6>(ctx, skb, iph, &inner, conn)
+        }
+        _ => Verdict::Accept(skb),
+    }
+}
+
+/// Deals with an ICMP message that passes through, from inside: C `ip_vs_out_icmp()` at FORWARD.
+#[cold]
+pub(super) fn forwarded_reply<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    skb: Skb<'a>,
+    iph: &Iph,
+) -> Verdict<'a> {
+    let (tuple, inner) = match classify::<V6>(&skb, iph) {
+        Kind::Error(tuple, inner) => (tuple, inner),
+        Kind::Other => return Verdict::Accept(skb),
+        Kind::Broken => return Verdict::Drop(skb),
+    };
+    match ctx
+        .netns
+        .conns()
+        .and_then(|conns| conns.find_reply(&tuple, ctx.g))
+    {
+        Some(conn) => to_client::<V6>(ctx, skb, iph, &inner, conn),
+        None => Verdict::Accept(skb),
+    }
+}
+
+/// Deals with an ICMP message that passes through, from outside: C `ip_vs_forward_icmp()`.
+#[cold]
+pub(super) fn forwarded_request<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    skb: Skb<'a>,
+    iph: &Iph,
+) -> Verdict<'a> {
+    let (tuple, inner) = match classify::<V6>(&skb, iph) {
+        Kind::Error(tuple, inner) => (tuple, inner),
+        Kind::Other => return Verdict::Accept(skb),
+        Kind::Broken => return Verdict::Drop(skb),
+    };
+    match ctx
+        .netns
+        .conns()
+        .and_then(|conns| conns.find_request(&tuple, ctx.g))
+    {
+        Some(conn) => to_server::<V6>(ctx, skb, iph, &inner, conn),
+        None => Verdict::Accept(skb),
+    }
+}
+
+/// An error about a request, for the client: the virtual service appears as its source and inside. C:
+/// `handle_response_icmp()`.
+fn to_client<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    mut skb: Skb<'a>,
+    iph: &Iph,
+    inner: &Iph,
+    conn: Ref<'_, Conn>,
+) -> Verdict<'a> {
+    let family = if V6 { Family::V6 } else { Family::V4 };
+    if !skb.csum_ok(iph.l4 as u32, icmp_proto::<V6>(), family.af())
+        || !rewrite::<V6>(
+            &mut skb,
+            iph,
+            inner,
+            Side::Src,
+            &conn.vaddr(),
+            conn.vport(),
+            false,
+        )
+        || !output::reroute::<V6>(ctx, &mut skb)
+    {
+        return Verdict::Drop(skb);
+    }
+    output::account(ctx, &skb, conn);
+    skb.set_seen();
+    skb.untrack();
+    Verdict::Accept(skb)
+}
+
+/// An error about a reply, for the real server: it appears as its destination and inside. C: `ip_vs_icmp_xmit()`.
+fn to_server<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    mut skb: Skb<'a>,
+    iph: &Iph,
+    inner: &Iph,
+    conn: Ref<'_, Conn>,
+) -> Verdict<'a> {
+    let family = if V6 { Family::V6 } else { Family::V4 };
+    if !skb.csum_ok(iph.l4 as u32, icmp_proto::<V6>(), family.af()) {
+        return Verdict::Drop(skb);
+    }
+    input::account(ctx, &skb, conn);
+    let addr = conn.daddr();
+    let facts = skb.facts();
+    // A real server on this host can't be reached from FORWARD.
+    let allow_local = ctx.point != Point::Forward;
+    let Some(way) = route::find::<V6>(ctx, &mut skb, inner, conn, &addr, facts, allow_local)
+    else {
+        skb.free();
+        return Verdict::Stolen;
+    };
+    if !rewrite::<V6>(
+        &mut skb,
+        iph,
+        inner,
+        Side::Dst,
+        &addr,
+        conn.dport(),
+        !way.local(),
+    ) {
+        skb.free();
+        return Verdict::Stolen;
+    }
+    xmit::finish::<V6>(ctx, skb, conn, way)
+}
+
+/// Rewrites an error outside and inside, and its checksum; `age` takes one from its time to live.
+fn rewrite<const V6: bool>(
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    inner: &Iph,
+    side: Side,
+    addr: &Addr,
+    port: Be16,
+    age: bool,
+) -> bool {
+    let ports = has_ports(inner.proto) && !inner.later_fragment;
+    let end = inner.l4.wrapping_add(if ports { 4 } else { 0 });
+    let len = skb.len();
+    let Some(bytes) = skb.writable(end) else {
+        return false;
+    };
+    // The embedded header may have been read from elsewhere than it lies now: C checks again, too.
+    if V6 {
+        let ports_at = ports.then_some(inner.l4);
+        if nat::rewrite_icmp_v6(bytes, inner.at, ports_at, side, addr, port).is_err() {
+            return false;
+        }
+        if age {
+            if let Some(hops) = bytes.get_mut(7) {
+                *hops = hops.saturating_sub(1);
+            }
+        }
+        let (src, dst) = match side {
+            Side::Src => (addr, &iph.dst),
+            Side::Dst => (&iph.src, addr),
+        };
+        let l4_len = len.saturating_sub(iph.l4 as u32);
+        let seed = checksum::fold_sum(checksum::pseudo_v6(
+            src,
+            dst,
+            icmp_proto::<V6>(),
+            l4_len,
+            0,
+        ));
+        let Some(mut header) = bytes.get_mut(iph.l4..).and_then(Icmpv6::parse_mut) else {
+            return false;
+        };
+        header.set_check(seed);
+        skb.csum_partial(iph.l4 as u32, icmpv6::CHECK_OFFSET as u16);
+        return true;
+    }
+    if bytes
+        .get(inner.at)
+        .map_or(true, |b| usize::from(b & 0x0f).wrapping_mul(4) != inner.l4.wrapping_sub(inner.at))
+    {
+        return false;
+    }
+    if age {
+        if let Some(mut header) = rvs_core::wire::ipv4::Ipv4::parse_mut(bytes) {
+            header.decrease_ttl();
+        }
+    }
+    if nat::rewrite_icmp_v4(bytes, iph.l4, side, addr, port, false).is_err() {
+        return false;
+    }
+    let set_check = |skb: &mut Skb<'_>, check: u16| {
+        skb.writable(iph.l4.wrapping_add(HEADER))
+            .and_then(|bytes| bytes.get_mut(iph.l4..))
+            .and_then(Icmp::parse_mut)
+            .map(|mut header| header.set_check(check))
+            .is_some()
+    };
+    if !set_check(skb, 0) {
+        return false;
+    }
+    let check = checksum::fold(skb.sum_from(iph.l4 as u32));
+    if !set_check(skb, check) {
+        return false;
+    }
+    skb.csum_unnecessary();
+    true
+}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The packet path: netfilter hooks in, the network stack out (`ip_vs_core.c`, `ip_vs_xmit.c`).
+//!
+//! The C module hangs two hooks at LOCAL_IN and LOCAL_OUT, one that looks for replies and one that looks for requests. Here
+//! the first of each pair looks a packet up once and deals with it whichever way it goes; the second only schedules what
+//! belongs to no connection yet.
+//!
+//! - [`packet`]: what the network header says
+//! - [`hooks`]: the hook functions
+//! - [`input`]: from the client: connections found and made
+//! - [`output`]: to the client
+//! - [`icmp`]: ICMP errors about either
+//! - [`state`]: the protocols' states
+//! - [`xmit`]: on to the real server, one file for each forwarding method
+
+mod hooks;
+mod icmp;
+mod input;
+mod output;
+mod packet;
+mod state;
+mod xmit;
+
+pub(crate) use hooks::register;

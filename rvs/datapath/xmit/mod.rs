@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! On to the real server (`ip_vs_xmit.c`), one file for each forwarding method.
+
+mod nat;
+pub(super) mod rewrite;
+pub(super) mod route;
+
+use super::{
+    hooks::Ctx,
+    packet::Iph, //
+};
+use crate::{
+    conn::Conn,
+    os::{
+        netfilter::Verdict,
+        skb::{
+            Facts,
+            Skb, //
+        },
+        table::Ref, //
+    },
+};
+use rvs_core::uapi::FwdMethod;
+
+/// Sends a packet to the real server of its connection, by the connection's method: C `cp->packet_xmit`.
+#[inline(always)]
+pub(super) fn send<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    skb: Skb<'a>,
+    iph: &Iph,
+    conn: Ref<'_, Conn>,
+    facts: Facts,
+) -> Verdict<'a> {
+    if conn.method() == FwdMethod::Masq as u32 {
+        return nat::send::<V6>(ctx, skb, iph, conn, facts);
+    }
+    // Destinations of other methods are refused when they are configured.
+    Verdict::Accept(skb)
+}
+
+pub(super) use nat::finish;

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Rewriting one end of a packet: C `tcp_dnat_handler()`, `udp_snat_handler()` and their kin.
+
+use super::super::packet::Iph;
+use crate::os::skb::{
+    Facts,
+    Skb, //
+};
+use rvs_core::{
+    addr::{
+        Addr,
+        Be16,
+        Family, //
+    },
+    nat::{
+        self,
+        CsumMode,
+        L4Result,
+        Side, //
+    },
+    proto::{
+        IPPROTO_TCP,
+        IPPROTO_UDP, //
+    },
+    wire::ipv4::Ipv4, //
+};
+
+/// The new end.
+pub(in super::super) struct To {
+    /// The address.
+    pub(in super::super) addr: Addr,
+    /// The port, memory order.
+    pub(in super::super) port: Be16,
+}
+
+const fn header_len(proto: u8) -> usize {
+    match proto {
+        IPPROTO_TCP => 20,
+        IPPROTO_UDP => 8,
+        _ => 0,
+    }
+}
+
+/// Rewrites address and port on `side` of the packet, and the checksums for it; with `age`, takes one from the time to
+/// live as well. `false` if the packet is too short or there is no memory: nothing was changed then.
+#[inline(always)]
+pub(in super::super) fn packet<const V6: bool>(
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    side: Side,
+    to: &To,
+    facts: Facts,
+    age: bool,
+) -> bool {
+    let family = if V6 { Family::V6 } else { Family::V4 };
+    // IPv6 fragments but the first have no transport header.
+    let l4_len = if iph.later_fragment {
+        0
+    } else {
+        header_len(iph.proto)
+    };
+    let len = skb.len();
+    let Some(bytes) = skb.writable(iph.l4.wrapping_add(l4_len)) else {
+        return false;
+    };
+    let Some((l3, l4)) = bytes.split_at_mut_checked(iph.l4) else {
+        return false;
+    };
+    let mut result = L4Result::NoPorts;
+    if l4_len != 0 {
+        let old = match side {
+            Side::Src => &iph.src,
+            Side::Dst => &iph.dst,
+        };
+        let csum = if facts.partial() {
+            // No helper has changed the payload, so the length stays, and the same twice cancels out.
+            CsumMode::Partial {
+                old_len: 0,
+                new_len: 0,
+            }
+        } else {
+            CsumMode::None
+        };
+        match nat::rewrite_l4(iph.proto, l4, side, to.port, old, &to.addr, family, csum) {
+            Ok(done) => result = done,
+            Err(nat::Truncated) => return false,
+        }
+    }
+    if age {
+        if V6 {
+            if let Some(hops) = l3.get_mut(7) {
+                *hops = hops.saturating_sub(1);
+            }
+        } else if let Some(mut header) = Ipv4::parse_mut(l3) {
+            header.decrease_ttl();
+        }
+    }
+    if nat::rewrite_l3(family, l3, side, &to.addr).is_err() {
+        return false;
+    }
+    match result {
+        L4Result::NeedsFullUdp => full_udp::<V6>(skb, iph, side, to, len),
+        _ => {
+            if facts.complete() {
+                skb.csum_none();
+            }
+            true
+        }
+    }
+}
+
+/// A UDP packet without a checksum gets one, as in C.
+#[cold]
+fn full_udp<const V6: bool>(
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    side: Side,
+    to: &To,
+    len: u32,
+) -> bool {
+    let family = if V6 { Family::V6 } else { Family::V4 };
+    let sum = skb.sum_from(iph.l4 as u32);
+    let (src, dst) = match side {
+        Side::Src => (&to.addr, &iph.dst),
+        Side::Dst => (&iph.src, &to.addr),
+    };
+    let l4_len = len.saturating_sub(iph.l4 as u32);
+    let done = skb
+        .writable(iph.l4.wrapping_add(header_len(IPPROTO_UDP)))
+        .and_then(|bytes| bytes.get_mut(iph.l4..))
+        .is_some_and(|l4| nat::fill_udp_checksum(l4, family, src, dst, l4_len, sum).is_ok());
+    if done {
+        skb.csum_unnecessary();
+    }
+    done
+}

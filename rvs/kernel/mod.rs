@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Safe abstractions over the C interfaces that rvs uses: the only place with `unsafe` beside the bindings.
+//!
+//! Nothing here knows what a service or a connection is. The folder is `rvs/kernel`; the module is called `os` so that
+//! `kernel` keeps meaning the `kernel` crate.
+
+pub(crate) mod atomic;
+pub(crate) mod genl;
+pub(crate) mod lock;
+pub(crate) mod log;
+pub(crate) mod module;
+pub(crate) mod net;
+pub(crate) mod netfilter;
+pub(crate) mod nlattr;
+pub(crate) mod nlmsg;
+pub(crate) mod once;
+pub(crate) mod percpu;
+pub(crate) mod pernet;
+pub(crate) mod proc;
+pub(crate) mod random;
+pub(crate) mod rcu;
+pub(crate) mod route;
+pub(crate) mod skb;
+pub(crate) mod slab;
+pub(crate) mod sysctl;
+pub(crate) mod table;
+pub(crate) mod time;
+pub(crate) mod wheel;
+pub(crate) mod work;

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Routes: looking them up, remembering them, sending along them.
+//!
+//! C headers: `include/net/dst.h`, `include/net/route.h`, `include/net/ip6_route.h`
+
+use super::{
+    net::Net,
+    rcu::{
+        Held,
+        RcuBox,
+        RcuCell, //
+    },
+    skb::Skb, //
+};
+use crate::bindings;
+use core::ptr::NonNull;
+use kernel::alloc::flags::*;
+
+/// A reference to a route.
+///
+/// # Invariants
+///
+/// `dst` is a counted reference.
+pub(crate) struct Route {
+    dst: NonNull<bindings::dst_entry>,
+    cookie: u32,
+}
+
+// SAFETY: A `dst_entry` is reference counted atomically and used from any CPU.
+unsafe impl Send for Route {}
+// SAFETY: As above.
+unsafe impl Sync for Route {}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the reference is ours to give back.
+        unsafe { bindings::rvs_helper_dst_release(self.dst.as_ptr()) };
+    }
+}
+
+/// What a route means for a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct RouteFacts {
+    bits: u32,
+    /// The path's MTU in bytes.
+    pub(crate) mtu: u32,
+}
+
+impl RouteFacts {
+    /// The route leads to this host.
+    #[inline(always)]
+    pub(crate) fn local(self) -> bool {
+        self.bits & bindings::RVS_RT_LOCAL != 0
+    }
+
+    /// The packet's present route does.
+    #[inline(always)]
+    pub(crate) fn old_local(self) -> bool {
+        self.bits & bindings::RVS_RT_OLD_LOCAL != 0
+    }
+
+    /// The packet came in from a device.
+    #[inline(always)]
+    pub(crate) fn old_input(self) -> bool {
+        self.bits & bindings::RVS_RT_OLD_INPUT != 0
+    }
+}
+
+impl Route {
+    /// Looks up the route to an address (memory order words; IPv4 in the first). Does not sleep.
+    pub(crate) fn lookup(net: &Net, v6: bool, addr: &[u32; 4]) -> Option<Self> {
+        let mut cookie = 0;
+        let raw = if v6 {
+            // SAFETY: The namespace is alive; `addr` has the 16 bytes that are read.
+            unsafe { bindings::rvs_helper_route6(net.as_ptr(), addr.as_ptr(), &mut cookie) }
+        } else {
+            let [v4, ..] = *addr;
+            // SAFETY: The namespace is alive.
+            unsafe { bindings::rvs_helper_route4(net.as_ptr(), v4) }
+        };
+        // INVARIANT: The C functions return a reference.
+        Some(Self {
+            dst: NonNull::new(raw)?,
+            cookie,
+        })
+    }
+
+    /// What the route means for `skb`; `None` if the route is out of date. `skb` must have a route.
+    #[inline(always)]
+    pub(crate) fn facts(&self, skb: &Skb<'_>, v6: bool) -> Option<RouteFacts> {
+        let mut mtu = 0;
+        // SAFETY: By the type invariants; the cookie belongs to the route.
+        let bits = unsafe {
+            bindings::rvs_helper_route_facts(
+                skb.as_ptr(),
+                self.dst.as_ptr(),
+                self.cookie,
+                v6,
+                &mut mtu,
+            )
+        };
+        (bits & bindings::RVS_RT_VALID != 0).then_some(RouteFacts { bits, mtu })
+    }
+
+    /// Whether the route's device is going down.
+    fn device_down(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_route_dev_down(self.dst.as_ptr()) }
+    }
+}
+
+/// One remembered route: `ip_vs_dest_dst`.
+pub(crate) struct RouteCache(RcuCell<Route>);
+
+/// A route for one packet: remembered, or looked up just for it.
+pub(crate) enum Found<'g> {
+    /// From the cache; good for the RCU section.
+    Cached(&'g Route),
+    /// The packet's own.
+    Own(Route),
+}
+
+impl Found<'_> {
+    #[inline(always)]
+    fn parts(&self) -> (&Route, bool) {
+        match self {
+            Found::Cached(route) => (route, false),
+            Found::Own(route) => (route, true),
+        }
+    }
+}
+
+impl RouteCache {
+    /// Makes an empty cache.
+    pub(crate) const fn new() -> Self {
+        Self(RcuCell::empty())
+    }
+
+    /// Forgets the route.
+    pub(crate) fn reset(&self) {
+        self.0.clear();
+    }
+
+    /// The route to `addr` and what it means for `skb`: the remembered one while it is good, else a new one, which is
+    /// remembered if `keep` (and its device is up). `None` if there is no route.
+    #[inline(always)]
+    pub(crate) fn get<'g>(
+        &'g self,
+        net: &Net,
+        v6: bool,
+        addr: impl Fn() -> [u32; 4],
+        skb: &Skb<'_>,
+        keep: bool,
+        g: &'g Held,
+    ) -> Option<(Found<'g>, RouteFacts)> {
+        if let Some(route) = self.0.load(g) {
+            if let Some(facts) = route.facts(skb, v6) {
+                return Some((Found::Cached(route), facts));
+            }
+        }
+        self.refresh(net, v6, &addr(), skb, keep)
+    }
+
+    #[cold]
+    fn refresh<'g>(
+        &'g self,
+        net: &Net,
+        v6: bool,
+        addr: &[u32; 4],
+        skb: &Skb<'_>,
+        keep: bool,
+    ) -> Option<(Found<'g>, RouteFacts)> {
+        let Some(route) = Route::lookup(net, v6, addr) else {
+            self.0.clear();
+            return None;
+        };
+        let facts = route.facts(skb, v6)?;
+        if keep && !route.device_down() {
+            // Two packets may do this at once: the later one's route stays, both are good. Without memory the packet goes
+            // its way all the same.
+            if let Some(again) = Route::lookup(net, v6, addr) {
+                if let Ok(boxed) = RcuBox::new(again, GFP_ATOMIC | __GFP_NOWARN) {
+                    self.0.replace(Some(boxed));
+                }
+            }
+        }
+        Some((Found::Own(route), facts))
+    }
+}
+
+impl Skb<'_> {
+    /// Gives the packet a new route. A remembered one is good until the RCU section of the hook ends, which is not before
+    /// the packet is sent or queued (then the stack takes a reference).
+    #[inline(always)]
+    pub(crate) fn set_route(&mut self, found: &Found<'_>) {
+        let (route, own) = found.parts();
+        // SAFETY: By the type invariants. With `own` the packet takes a reference; else the cache's outlives the RCU
+        // section in which the packet travels (`skb_dst_set_noref()`).
+        unsafe { bindings::rvs_helper_skb_dst_set(self.as_ptr(), route.dst.as_ptr(), own) };
+    }
+
+    /// Tells the sender that there is no way: `dst_link_failure()`.
+    pub(crate) fn link_failure(&mut self) {
+        // SAFETY: By the type invariant; the packet has a route, as at all hooks.
+        unsafe { bindings::rvs_helper_link_failure(self.as_ptr()) };
+    }
+
+    /// Sends the packet along its route through the LOCAL_OUT hooks, as one of this host: the end of `ip_vs_nat_xmit()`.
+    #[inline(always)]
+    pub(crate) fn send(self, net: &Net, v6: bool) {
+        // SAFETY: By the type invariant; the packet has a route and is given away.
+        unsafe { bindings::rvs_helper_local_out(self.as_ptr(), net.as_ptr(), v6) };
+    }
+
+    /// Routes the packet again as one of this host, unless its route is local: `ip_vs_route_me_harder()`.
+    pub(crate) fn reroute(&mut self, net: &Net, v6: bool) -> bool {
+        // SAFETY: By the type invariant; the packet has a route.
+        unsafe { bindings::rvs_helper_reroute(self.as_ptr(), net.as_ptr(), v6) == 0 }
+    }
+}

@@ -1,0 +1,680 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A hash table that owns its entries: read under RCU, resized while it is used, with deadlines on request.
+//!
+//! # How it works
+//!
+//! An entry has one or two nodes, each in the chain of its own hash, so that one table answers for both directions of a
+//! flow. A link is the address of the entry with the number of the node in bit 0; 0 ends a chain.
+//!
+//! Readers walk a chain under RCU and take no lock. Writers lock a *stripe*: the low bits of the hash. No table
+//! is smaller than the number of stripes, so a stripe covers the bucket of a hash in the old table and in the new one alike.
+//!
+//! Resizing publishes the new buckets as the *future* of the old ones, waits for a grace period (from here on everybody
+//! inserts into the future), then moves chain after chain, the last entry first. A reader that meets a moved entry walks on
+//! in a chain of the new table, having seen all that the old chain holds; one that finds nothing looks into the
+//! future, too. So no entry is ever missed, and nobody waits for more than one chain.
+//!
+//! An entry dies once: whoever turns `dead` from 0 to 1 takes it off the wheel and out of the chains, tells it so
+//! ([`Entry::removed()`]) and frees it after a grace period.
+//!
+//! # Deadlines
+//!
+//! A packet that keeps an entry alive writes the new deadline into it, one store. The [wheel](super::wheel) looks at an
+//! entry when the deadline that it had then is over, and frees it or puts it where it is due next. Only a deadline that
+//! comes nearer must be told ([`Table::hasten()`]).
+
+use super::{
+    atomic::{
+        I64,
+        U32,
+        Usize, //
+    },
+    lock::SpinBh,
+    rcu::{
+        Held,
+        RcuBox, //
+    },
+    slab::Cache,
+    wheel::{
+        Links,
+        Wheel, //
+    }, //
+};
+use crate::bindings;
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    mem::{
+        offset_of,
+        MaybeUninit, //
+    },
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::{
+    alloc::flags::GFP_KERNEL,
+    c_str,
+    prelude::*,
+    static_lock_class,
+    sync::barrier::{
+        smp_mb,
+        Read, //
+    }, //
+};
+
+/// A key for the hash: 128 random bits.
+pub(crate) type Key = [u64; 2];
+
+/// What a [`Table`] can hold.
+pub(crate) trait Entry: Send + Sync + Sized + 'static {
+    /// How many nodes the entry has: 1 or 2. Never changes.
+    fn nodes(&self) -> usize;
+
+    /// The hash of node 0 or 1, the same for the entry's whole life.
+    fn hash(&self, node: usize, key: &Key) -> u32;
+
+    /// Where entries are allocated.
+    fn cache() -> &'static Cache<Node<Self>>;
+
+    /// Asks, when the deadline is over at `now`, for another one. Runs under a lock with bottom halves off.
+    fn postpone(&self, _now: u32) -> Option<u32> {
+        None
+    }
+
+    /// Tells the entry that it left the table; readers may still see it. Runs once, in any context, without locks.
+    fn removed(&self) {}
+}
+
+/// The last words of a node: on the wheel while the entry lives, RCU's head afterwards.
+#[repr(C)]
+union Tail {
+    links: Links,
+    rcu: MaybeUninit<bindings::callback_head>,
+}
+
+/// An entry as it lies in memory.
+///
+/// # Invariants
+///
+/// - `next[n]` links the chain of node `n`; it is written under the stripe of that node's hash only, or before the
+///   node is published.
+/// - `tail.links` belongs to the wheel's lock until the entry is off the wheel for good; then to RCU.
+#[repr(C, align(64))]
+pub(crate) struct Node<T> {
+    next: [Usize; 2],
+    /// When the entry expires, in jiffies.
+    pub(super) deadline: U32,
+    /// The tick of the wheel at which the entry is looked at. Under the wheel's lock.
+    pub(super) armed: U32,
+    dead: U32,
+    value: T,
+    tail: UnsafeCell<Tail>,
+}
+
+// SAFETY: The links are atomic words or guarded by locks (see the invariants); the value is `Send`.
+unsafe impl<T: Send> Send for Node<T> {}
+// SAFETY: As above, with `T: Sync` for the value.
+unsafe impl<T: Sync> Sync for Node<T> {}
+
+const NODE_BIT: usize = 1;
+
+impl<T: Entry> Node<T> {
+    /// The wheel's links, valid under the wheel's lock while the entry is not freed.
+    pub(super) fn links(&self) -> *mut Links {
+        // CAST: `links` is a field of the union, so both start at the same address.
+        self.tail.get().cast::<Links>()
+    }
+
+    /// Claims the entry's death; `true` for exactly one caller.
+    pub(super) fn claim(&self) -> bool {
+        self.dead.load() == 0 && self.dead.replace(0, 1)
+    }
+
+    /// Whether somebody claimed the entry's death.
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load() != 0
+    }
+
+    pub(super) fn value(&self) -> &T {
+        &self.value
+    }
+
+    fn link(&self, node: usize) -> usize {
+        core::ptr::from_ref(self) as usize | (node & NODE_BIT)
+    }
+
+    /// Follows a link.
+    ///
+    /// # Safety
+    ///
+    /// `link` must not be 0, and come from a chain that was read under the RCU section `'g` or under the stripe's lock.
+    #[inline(always)]
+    unsafe fn follow<'g>(link: usize) -> (&'g Node<T>, usize) {
+        // SAFETY: By the requirement this is the address of a node that is freed only after a grace period.
+        (
+            unsafe { &*((link & !NODE_BIT) as *const Node<T>) },
+            link & NODE_BIT,
+        )
+    }
+
+    fn next_of(&self, node: usize) -> &Usize {
+        if node == 0 {
+            &self.next[0]
+        } else {
+            &self.next[1]
+        }
+    }
+}
+
+/// An entry found in a table, good for one RCU section.
+pub(crate) struct Ref<'g, T>(pub(super) &'g Node<T>);
+
+impl<T> Clone for Ref<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Ref<'_, T> {}
+
+impl<'g, T: Entry> Ref<'g, T> {
+    /// The entry, for as long as the RCU section.
+    #[inline(always)]
+    pub(crate) fn get(self) -> &'g T {
+        &self.0.value
+    }
+
+    /// When the entry expires, in jiffies.
+    pub(crate) fn deadline(self) -> u32 {
+        self.0.deadline.load()
+    }
+
+    /// Puts the deadline off: one store. See [`Table::hasten()`] for a nearer one.
+    #[inline(always)]
+    pub(crate) fn defer(self, deadline: u32) {
+        self.0.deadline.store(deadline);
+    }
+
+    /// Whether the entry is on its way out.
+    pub(crate) fn is_dead(self) -> bool {
+        self.0.is_dead()
+    }
+}
+
+impl<T: Entry> Deref for Ref<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
+/// An allocated entry that is not in a table yet.
+pub(crate) struct Unlinked<T: Entry>(NonNull<Node<T>>);
+
+impl<T: Entry> Unlinked<T> {
+    /// Allocates an entry; does not sleep. On failure the value is dropped.
+    pub(crate) fn new(value: T) -> Result<Self> {
+        let mem = T::cache().alloc().ok_or(ENOMEM)?;
+        // SAFETY: `mem` is valid for writes of a `Node<T>` and belongs to this call.
+        unsafe {
+            mem.write(Node {
+                next: [Usize::new(0), Usize::new(0)],
+                deadline: U32::new(0),
+                armed: U32::new(0),
+                dead: U32::new(0),
+                value,
+                tail: UnsafeCell::new(Tail {
+                    links: Links::unlinked(),
+                }),
+            })
+        };
+        Ok(Self(mem))
+    }
+}
+
+impl<T: Entry> Drop for Unlinked<T> {
+    fn drop(&mut self) {
+        // SAFETY: The node was never published: it belongs to `self` alone, and came from the cache.
+        unsafe { free_node(self.0) };
+    }
+}
+
+/// Drops a node's value and frees its memory.
+///
+/// # Safety
+///
+/// `node` must be an initialised node from `T::cache()` that nobody can reach any more.
+unsafe fn free_node<T: Entry>(node: NonNull<Node<T>>) {
+    // SAFETY: By the requirement; the tail needs no drop.
+    unsafe { core::ptr::drop_in_place(core::ptr::addr_of_mut!((*node.as_ptr()).value)) };
+    // SAFETY: By the requirement the memory came from this cache, and its value is dropped.
+    unsafe { T::cache().free(node) };
+}
+
+/// The RCU callback that frees a node.
+///
+/// # Safety
+///
+/// `head` must be the tail of a dead `Node<T>` that is out of all chains and off the wheel.
+unsafe extern "C" fn free_node_rcu<T: Entry>(head: *mut bindings::callback_head) {
+    // SAFETY: By the requirement `head` is the tail of a node.
+    let node = unsafe { head.byte_sub(offset_of!(Node<T>, tail)) }.cast::<Node<T>>();
+    // SAFETY: The grace period is over, so no reader has the node; `node` is not null.
+    unsafe { free_node(NonNull::new_unchecked(node)) };
+}
+
+/// One array of chains.
+struct Buckets {
+    mask: usize,
+    heads: KVVec<Usize>,
+    /// The buckets that take over, or 0.
+    future: Usize,
+}
+
+impl Buckets {
+    fn new(bits: u32) -> Result<RcuBox<Self>> {
+        let n = 1usize.checked_shl(bits).ok_or(EINVAL)?;
+        let mut heads = KVVec::with_capacity(n, GFP_KERNEL)?;
+        for _ in 0..n {
+            heads
+                .push_within_capacity(Usize::new(0))
+                .map_err(|_| ENOMEM)?;
+        }
+        RcuBox::new(
+            Self {
+                mask: n.wrapping_sub(1),
+                heads,
+                future: Usize::new(0),
+            },
+            GFP_KERNEL,
+        )
+    }
+
+    #[inline(always)]
+    fn head(&self, hash: u32) -> &Usize {
+        let i = hash as usize & self.mask;
+        // SAFETY: `mask` is the length of `heads` less one, and the length is a power of two: `i` is in range.
+        unsafe { &*self.heads.as_ptr().add(i) }
+    }
+}
+
+/// What an insertion came to.
+pub(crate) enum Inserted<'g, T> {
+    /// The entry is in.
+    New(Ref<'g, T>),
+    /// Another one with the same key was there first; the new one was freed.
+    Exists(Ref<'g, T>),
+}
+
+/// The table. See the [module's documentation](self).
+///
+/// # Invariants
+///
+/// - `cur` is the address of a `Buckets` from `RcuBox::into_raw()`, as is each `future` that is not 0. They are freed a
+///   grace period after `cur` has moved past them.
+/// - Every node in a chain is live, or dead and freed a grace period after it is taken out.
+pub(crate) struct Table<T: Entry> {
+    cur: Usize,
+    key: Key,
+    stripes: KVec<SpinBh<()>>,
+    count: I64,
+    wheel: Option<Wheel<T>>,
+    _owns: PhantomData<T>,
+}
+
+// SAFETY: The table owns its entries, which are `Send`.
+unsafe impl<T: Entry> Send for Table<T> {}
+// SAFETY: Entries are `Sync`; chains are changed under the stripes' locks.
+unsafe impl<T: Entry> Sync for Table<T> {}
+
+impl<T: Entry> Table<T> {
+    /// Makes a table of `2^bits` buckets with `2^stripe_bits` locks, which is its least size from then on. With `wheel`,
+    /// entries have deadlines. May sleep.
+    pub(crate) fn new(bits: u32, stripe_bits: u32, wheel: bool) -> Result<Self> {
+        let n = 1usize.checked_shl(stripe_bits).ok_or(EINVAL)?;
+        let mut stripes = KVec::with_capacity(n, GFP_KERNEL)?;
+        for _ in 0..n {
+            stripes
+                .push_within_capacity(SpinBh::new(
+                    (),
+                    c_str!("rvs_table_stripe"),
+                    static_lock_class!(),
+                ))
+                .map_err(|_| ENOMEM)?;
+        }
+        let wheel = if wheel { Some(Wheel::new()?) } else { None };
+        let buckets = Buckets::new(bits.max(stripe_bits))?;
+        // INVARIANT: `cur` is from `into_raw()`; there is no future yet.
+        Ok(Self {
+            cur: Usize::new(buckets.into_raw() as usize),
+            key: super::random::bytes16(),
+            stripes,
+            count: I64::new(0),
+            wheel,
+            _owns: PhantomData,
+        })
+    }
+
+    /// The key that hashes of this table are made with.
+    #[inline(always)]
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// How many entries there are.
+    pub(crate) fn count(&self) -> i64 {
+        self.count.load()
+    }
+
+    #[inline(always)]
+    fn buckets<'g>(word: &Usize, _: &'g Held) -> Option<&'g Buckets> {
+        // SAFETY: By the type invariant the word is 0 or the address of buckets that are freed a grace period after they
+        // went out of use, which is after `'g`.
+        unsafe { (word.load() as *const Buckets).as_ref() }
+    }
+
+    /// Finds the first entry with `hash` of which `is` approves, with the node that was met.
+    #[inline(always)]
+    pub(crate) fn find<'g>(
+        &'g self,
+        hash: u32,
+        g: &'g Held,
+        mut is: impl FnMut(&'g T, usize) -> bool,
+    ) -> Option<(Ref<'g, T>, usize)> {
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            let mut link = buckets.head(hash).load();
+            while link != 0 {
+                // SAFETY: The link was read from a chain inside the RCU section `'g`.
+                let (entry, node) = unsafe { Node::<T>::follow(link) };
+                if is(&entry.value, node) {
+                    return Some((Ref(entry), node));
+                }
+                link = entry.next_of(node).load();
+            }
+            if buckets.future.load() == 0 {
+                return None;
+            }
+            // What was moved out of this chain must be seen in the next.
+            smp_mb(Read);
+            at = Self::buckets(&buckets.future, g);
+        }
+        None
+    }
+
+    fn stripe(&self, hash: u32) -> Option<&SpinBh<()>> {
+        self.stripes
+            .get(hash as usize & self.stripes.len().wrapping_sub(1))
+    }
+
+    /// The buckets that entries go into now.
+    fn newest<'g>(&self, g: &'g Held) -> Option<&'g Buckets> {
+        let mut at = Self::buckets(&self.cur, g)?;
+        while let Some(next) = Self::buckets(&at.future, g) {
+            at = next;
+        }
+        Some(at)
+    }
+
+    /// Puts node `node` of `entry` at the head of its chain, unless one of which `same` approves is there.
+    fn link<'g>(
+        &'g self,
+        entry: &'g Node<T>,
+        node: usize,
+        g: &'g Held,
+        same: impl Fn(&T, usize) -> bool,
+    ) -> Option<Ref<'g, T>> {
+        let hash = entry.value.hash(node, &self.key);
+        let _lock = self.stripe(hash).map(SpinBh::lock);
+        if let Some((other, _)) = self.find(hash, g, |v, n| {
+            same(v, n) && !core::ptr::eq(v, &entry.value)
+        }) {
+            if !other.is_dead() {
+                return Some(other);
+            }
+        }
+        if let Some(buckets) = self.newest(g) {
+            let head = buckets.head(hash);
+            entry.next_of(node).store(head.load());
+            // The swap is fully ordered: who finds the node finds it initialised.
+            head.swap(entry.link(node));
+        }
+        None
+    }
+
+    /// Takes node `node` of `entry` out of its chain, if it is in one. Readers on it find their way on.
+    fn unlink(&self, entry: &Node<T>, node: usize, g: &Held) {
+        let hash = entry.value.hash(node, &self.key);
+        let _lock = self.stripe(hash).map(SpinBh::lock);
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            let mut word = buckets.head(hash);
+            while word.load() != 0 {
+                if word.load() == entry.link(node) {
+                    word.store(entry.next_of(node).load());
+                    return;
+                }
+                // SAFETY: The link is from a chain whose stripe is locked.
+                let (next, n) = unsafe { Node::<T>::follow(word.load()) };
+                word = next.next_of(n);
+            }
+            at = Self::buckets(&buckets.future, g);
+        }
+    }
+
+    /// Inserts an entry that expires at `deadline` (where the table has a wheel). If node 0 meets a live entry of which
+    /// `same` approves, that one is returned and the new one freed. Does not sleep.
+    pub(crate) fn insert<'g>(
+        &'g self,
+        new: Unlinked<T>,
+        deadline: u32,
+        g: &'g Held,
+        same: impl Fn(&T, usize) -> bool,
+    ) -> Inserted<'g, T> {
+        let raw = new.0;
+        core::mem::forget(new);
+        // SAFETY: The node is initialised, and from here on freed after a grace period only, like all in the table.
+        let entry: &'g Node<T> = unsafe { &*raw.as_ptr() };
+        entry.deadline.store(deadline);
+        // Node 1 goes first: once node 0 is in, anybody may find the entry and end it.
+        if entry.value.nodes() > 1 {
+            self.link(entry, 1, g, |_, _| false);
+        }
+        self.count.add(1);
+        if let Some(other) = self.link(entry, 0, g, same) {
+            if entry.claim() {
+                self.bury(entry, g);
+            }
+            return Inserted::Exists(other);
+        }
+        if let Some(wheel) = &self.wheel {
+            wheel.arm(entry);
+        }
+        Inserted::New(Ref(entry))
+    }
+
+    /// Makes the deadline nearer: writes it and sees to it that the wheel notices.
+    pub(crate) fn hasten(&self, entry: Ref<'_, T>, deadline: u32) {
+        entry.0.deadline.store(deadline);
+        if let Some(wheel) = &self.wheel {
+            wheel.hasten(entry.0);
+        }
+    }
+
+    /// Removes the entry at once, if nobody did so before; returns whether this call did. Does not sleep.
+    pub(crate) fn remove(&self, entry: Ref<'_, T>, g: &Held) -> bool {
+        if !entry.0.claim() {
+            return false;
+        }
+        self.bury(entry.0, g);
+        true
+    }
+
+    /// Takes a claimed entry out of everything and frees it after a grace period.
+    pub(super) fn bury(&self, entry: &Node<T>, g: &Held) {
+        if let Some(wheel) = &self.wheel {
+            wheel.disarm(entry);
+        }
+        for node in 0..entry.value.nodes() {
+            self.unlink(entry, node, g);
+        }
+        self.count.sub(1);
+        entry.value.removed();
+        // SAFETY: The claim was won once, so this runs once for the entry; it is out of all chains and off the wheel, so
+        // the tail is RCU's now. The module waits for callbacks (`rcu_barrier()`) before its text goes.
+        unsafe {
+            bindings::call_rcu(
+                entry.tail.get().cast::<bindings::callback_head>(),
+                Some(free_node_rcu::<T>),
+            )
+        };
+    }
+
+    /// The number of buckets now.
+    pub(crate) fn size(&self, g: &Held) -> usize {
+        self.newest(g).map_or(0, |b| b.heads.len())
+    }
+
+    /// The number of chains to look at for [`Table::visit()`]: while the table is resized, those of both sizes.
+    pub(crate) fn chains(&self, g: &Held) -> usize {
+        let mut sum = 0usize;
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            sum = sum.wrapping_add(buckets.heads.len());
+            at = Self::buckets(&buckets.future, g);
+        }
+        sum
+    }
+
+    /// Calls `f` for each entry whose node 0 is in chain `index`, newest first, until it returns `false`.
+    pub(crate) fn visit<'g>(
+        &'g self,
+        index: usize,
+        g: &'g Held,
+        mut f: impl FnMut(Ref<'g, T>) -> bool,
+    ) {
+        let mut index = index;
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            let Some(head) = buckets.heads.get(index) else {
+                index = index.wrapping_sub(buckets.heads.len());
+                at = Self::buckets(&buckets.future, g);
+                continue;
+            };
+            let mut link = head.load();
+            while link != 0 {
+                // SAFETY: The link was read from a chain inside the RCU section `'g`.
+                let (entry, node) = unsafe { Node::<T>::follow(link) };
+                if node == 0 && !entry.is_dead() && !f(Ref(entry)) {
+                    return;
+                }
+                link = entry.next_of(node).load();
+            }
+            return;
+        }
+    }
+
+    /// Changes the number of buckets to `2^bits`, moving everything. Sleeps. Callers must not overlap.
+    pub(crate) fn resize(&self, bits: u32) -> Result {
+        let new = Buckets::new(bits)?;
+        if new.heads.len() < self.stripes.len() {
+            return Err(EINVAL);
+        }
+        let old_addr = self.cur.load();
+        // SAFETY: Only this function (one caller at a time) replaces and frees buckets, so the current ones stay.
+        let Some(old) = (unsafe { (old_addr as *const Buckets).as_ref() }) else {
+            return Err(EINVAL);
+        };
+        if new.heads.len() == old.heads.len() {
+            return Ok(());
+        }
+        // INVARIANT: The future is from `into_raw()`.
+        old.future.swap(new.into_raw() as usize);
+        // From here on every insertion goes into the future.
+        kernel::sync::rcu::synchronize_rcu();
+
+        for (i, head) in old.heads.iter().enumerate() {
+            super::rcu::read(|g| self.drain(old, head, i, g));
+            // SAFETY: Process context, no lock held.
+            unsafe { bindings::rvs_helper_cond_resched() };
+        }
+        // INVARIANT: The future takes over; the old buckets are empty and go after a grace period. Their future stays
+        // for those who are still on them.
+        self.cur.swap(old.future.load());
+        // SAFETY: The address is from `into_raw()`, and nobody finds it any more.
+        unsafe { RcuBox::<Buckets>::from_raw(old_addr as *mut Buckets) }.drop_deferred();
+        Ok(())
+    }
+
+    /// Moves a chain of `old` into its future, last entry first.
+    fn drain(&self, old: &Buckets, head: &Usize, index: usize, g: &Held) {
+        let Some(new) = Self::buckets(&old.future, g) else {
+            return;
+        };
+        let Some(stripe) = self.stripe(index as u32) else {
+            return;
+        };
+        let _lock = stripe.lock();
+        while head.load() != 0 {
+            let mut word = head;
+            // SAFETY: The link is from a chain whose stripe is locked; so are the following.
+            let (mut last, mut node) = unsafe { Node::<T>::follow(word.load()) };
+            while last.next_of(node).load() != 0 {
+                word = last.next_of(node);
+                // SAFETY: As above.
+                (last, node) = unsafe { Node::<T>::follow(word.load()) };
+            }
+            let to = new.head(last.value.hash(node, &self.key));
+            last.next_of(node).store(to.load());
+            to.swap(last.link(node));
+            // Only now may a reader miss it here.
+            word.swap(0);
+        }
+    }
+
+    /// Looks at what is due at `now`: see [`Wheel::turn()`]. Process context; callers must not overlap.
+    pub(crate) fn expire(&self, now: u32) {
+        if let Some(wheel) = &self.wheel {
+            wheel.turn(self, now);
+        }
+    }
+
+    /// Removes every entry that is there. Sleeps. Nothing may be inserted meanwhile if none is to be left.
+    pub(crate) fn clear(&self) {
+        self.retain(|_| false)
+    }
+
+    /// Removes each entry for which `keep` says no. Sleeps; `keep` must not.
+    pub(crate) fn retain(&self, keep: impl Fn(Ref<'_, T>) -> bool) {
+        let mut index = 0;
+        while super::rcu::read(|g| {
+            self.visit(index, g, |entry| {
+                if !keep(entry) {
+                    self.remove(entry, g);
+                }
+                true
+            });
+            index < self.chains(g)
+        }) {
+            index = index.wrapping_add(1);
+            // SAFETY: Process context, no lock held.
+            unsafe { bindings::rvs_helper_cond_resched() };
+        }
+    }
+}
+
+impl<T: Entry> Drop for Table<T> {
+    fn drop(&mut self) {
+        self.clear();
+        let mut at = self.cur.load() as *mut Buckets;
+        while !at.is_null() {
+            // SAFETY: By the type invariant the address is from `into_raw()`; `&mut self` leaves no reader with a right to
+            // it, and those who have walked here inside an older RCU section are waited for by `drop_deferred()`.
+            let buckets = unsafe { RcuBox::<Buckets>::from_raw(at) };
+            at = buckets.future.load() as *mut Buckets;
+            buckets.drop_deferred();
+        }
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Jiffies.
+//!
+//! C header: `include/linux/jiffies.h`
+
+use crate::bindings;
+
+/// Jiffies per second: `HZ`.
+pub(crate) const HZ: u32 = bindings::RVS_HZ as u32;
+
+/// The low 32 bits of `jiffies`; they wrap (after 198 days at 250 Hz), so compare by signed difference only.
+#[inline(always)]
+pub(crate) fn jiffies() -> u32 {
+    // SAFETY: `jiffies` is a C variable that is always there; reading it volatile is what C does.
+    (unsafe { core::ptr::addr_of!(bindings::jiffies).read_volatile() }) as u32
+}
