@@ -271,3 +271,158 @@ impl fmt::Display for Pretty<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{
+        Ipv4Addr,
+        Ipv6Addr, //
+    };
+    use proptest::prelude::*;
+    use std::string::ToString;
+
+    fn v6(text: &str) -> Addr {
+        Addr::from_bytes(text.parse::<Ipv6Addr>().unwrap().octets())
+    }
+
+    fn v4(text: &str) -> Addr {
+        Addr::from_slice(Family::V4, &text.parse::<Ipv4Addr>().unwrap().octets()).unwrap()
+    }
+
+    #[test]
+    fn families() {
+        assert_eq!((Family::V4.af(), Family::V6.af()), (2, 10));
+        assert_eq!(Family::from_af(2), Some(Family::V4));
+        assert_eq!(Family::from_af(10), Some(Family::V6));
+        for af in [0, 1, 3, 9, 11, 0x200, 0xffff] {
+            assert_eq!(Family::from_af(af), None);
+        }
+        assert_eq!((Family::V4.addr_len(), Family::V6.addr_len()), (4, 16));
+    }
+
+    #[test]
+    fn bytes_and_words() {
+        let a = v4("192.0.2.1");
+        assert_eq!(a.bytes()[..5], [192, 0, 2, 1, 0]);
+        assert_eq!(a.v4_host(), 0xc000_0201);
+        assert_eq!(a.v4_be(), 0xc000_0201_u32.to_be());
+        assert_eq!(a, Addr::v4(a.v4_be()));
+        assert!(!a.is_zero() && Addr::ZERO.is_zero() && !v6("::1").is_zero());
+        assert_eq!(Addr::from_slice(Family::V4, &[1, 2, 3]), None);
+        assert_eq!(Addr::from_slice(Family::V6, &[0; 15]), None);
+        // Longer than needed, as netlink may have it.
+        assert_eq!(Addr::from_slice(Family::V4, &[192, 0, 2, 1, 9, 9]), Some(a));
+    }
+
+    #[test]
+    fn v4_masks() {
+        let mask = |bits: u32| u32::MAX.checked_shl(32 - bits).unwrap_or(0).to_be();
+        let a = v4("10.1.2.3");
+        assert_eq!(a.masked(Family::V4, mask(32)), a);
+        assert_eq!(a.masked(Family::V4, mask(24)), v4("10.1.2.0"));
+        assert_eq!(a.masked(Family::V4, mask(9)), v4("10.0.0.0"));
+        assert_eq!(a.masked(Family::V4, mask(0)), Addr::ZERO);
+    }
+
+    #[test]
+    fn v6_prefixes() {
+        let a = v6("2001:db8:1234:5678:9abc:def0:1234:5678");
+        for (len, want) in [
+            (0, "::"),
+            (1, "::"),
+            (3, "2000::"),
+            (32, "2001:db8::"),
+            (33, "2001:db8::"),
+            (36, "2001:db8:1000::"),
+            (64, "2001:db8:1234:5678::"),
+            (65, "2001:db8:1234:5678:8000::"),
+            (127, "2001:db8:1234:5678:9abc:def0:1234:5678"),
+            (128, "2001:db8:1234:5678:9abc:def0:1234:5678"),
+            (129, "2001:db8:1234:5678:9abc:def0:1234:5678"),
+            (u32::MAX, "2001:db8:1234:5678:9abc:def0:1234:5678"),
+        ] {
+            assert_eq!(a.masked(Family::V6, len), v6(want), "/{len}");
+        }
+    }
+
+    #[test]
+    fn v4_kinds() {
+        assert!(v4("224.0.0.81").v4_is_multicast() && v4("239.255.255.255").v4_is_multicast());
+        assert!(!v4("223.255.255.255").v4_is_multicast() && !v4("240.0.0.0").v4_is_multicast());
+        assert!(v4("255.255.255.255").v4_is_broadcast());
+        assert!(!v4("10.255.255.255").v4_is_broadcast());
+        assert!(v4("0.0.0.0").v4_is_zero() && !v4("0.0.0.1").v4_is_zero());
+        assert!(v4("127.9.9.9").v4_is_loopback() && !v4("128.0.0.1").v4_is_loopback());
+    }
+
+    #[test]
+    fn v6_kinds() {
+        let unicast = [
+            "2001:db8::1",
+            "fc00::1",
+            "fdff::",
+            "fec0::1",
+            "::1",
+            "::2",
+            "::192.0.2.1",
+            "1::",
+            "0:0:1::",
+            "::1:0:0:0",
+            "fe00::1",
+        ];
+        for a in unicast {
+            let kind = v6(a).v6_type();
+            assert!(kind.is(V6Type::UNICAST) && kind.is_remote_dest(), "{a}");
+            assert!(!kind.is(V6Type::MULTICAST) && !kind.is(V6Type::ANY), "{a}");
+        }
+        for a in [
+            "::",
+            "ff02::1",
+            "ff00::",
+            "::ffff:192.0.2.1",
+            "fe80::1",
+            "febf::",
+        ] {
+            assert!(!v6(a).v6_type().is_remote_dest(), "{a}");
+        }
+        assert!(v6("::").v6_type().is(V6Type::ANY));
+        assert!(v6("::1").v6_type().is(V6Type::LOOPBACK));
+        assert!(!v6("::2").v6_type().is(V6Type::LOOPBACK));
+        assert!(v6("::2").v6_type().is(V6Type::COMPAT_V4));
+        assert!(v6("ff05::2").v6_type().is(V6Type::MULTICAST));
+        assert!(v6("::ffff:0:1").v6_type() == V6Type::MAPPED);
+        assert!(v6("fe80::1").v6_type().is(V6Type::LINKLOCAL));
+        assert!(v6("fe80::1").v6_type().is(V6Type::UNICAST));
+        assert!(v6("feff::1").v6_type().is(V6Type::SITELOCAL));
+    }
+
+    #[test]
+    fn pretty() {
+        assert_eq!(Pretty(Family::V4, &v4("10.0.0.1")).to_string(), "10.0.0.1");
+        assert_eq!(
+            Pretty(Family::V6, &v6("2001:db8::1")).to_string(),
+            "2001:db8::1"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(b: [u8; 16]) {
+            let a = Addr::from_bytes(b);
+            prop_assert_eq!(a.bytes(), b);
+            prop_assert_eq!(Addr::from_slice(Family::V6, &b), Some(a));
+            prop_assert_eq!(a.words64() == [0, 0], a.is_zero());
+        }
+
+        #[test]
+        fn prefixes_bit_by_bit(b: [u8; 16], len in 0..140_u32) {
+            let got = Addr::from_bytes(b).prefix(len).bytes();
+            for bit in 0..128 {
+                let of = |b: &[u8; 16]| b[bit / 8] >> (7 - bit % 8) & 1;
+                let want = if (bit as u32) < len { of(&b) } else { 0 };
+                prop_assert_eq!(of(&got), want);
+            }
+        }
+    }
+}

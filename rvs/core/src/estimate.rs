@@ -158,3 +158,92 @@ impl Rates {
         (self.cps | self.inpps | self.outpps | self.inbps | self.outbps) == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn counters(n: u64) -> Counters {
+        Counters::from_all([n, 2 * n, 3 * n, 1000 * n, 2000 * n])
+    }
+
+    #[test]
+    fn counters_add_and_wrap() {
+        let a = counters(5);
+        assert_eq!(a.all(), [5, 10, 15, 5000, 10000]);
+        assert_eq!(a.plus(&counters(1)), counters(6));
+        assert_eq!(a.since(&counters(2)), counters(3));
+        let max = Counters::from_all([u64::MAX; 5]);
+        let one = Counters::from_all([1; 5]);
+        assert_eq!(max.plus(&one), Counters::default());
+        assert_eq!(Counters::default().since(&max), one);
+    }
+
+    /// 100 connections per second, step by step: a quarter of the way each time.
+    #[test]
+    fn known_steps() {
+        let mut rates = Rates::ZERO;
+        let mut shown = Vec::new();
+        for _ in 0..5 {
+            rates.step(&counters(200));
+            shown.push(rates.read().cps);
+        }
+        // 25, 43.75, 57.8, 68.4, 76.3
+        assert_eq!(shown, [25, 44, 58, 68, 76]);
+        let read = rates.read();
+        assert_eq!(read.all(), [76, 153, 229, 76270, 152539]);
+
+        shown.clear();
+        for _ in 0..4 {
+            rates.step(&Counters::default());
+            shown.push(rates.read().cps);
+        }
+        assert_eq!(shown, [57, 43, 32, 24]);
+    }
+
+    #[test]
+    fn settles_and_dies_out() {
+        let mut rates = Rates::ZERO;
+        assert!(rates.is_zero());
+        for _ in 0..100 {
+            rates.step(&counters(200));
+        }
+        assert_eq!(rates.read().all(), [100, 200, 300, 100_000, 200_000]);
+        let mut steps = 0;
+        while !rates.is_zero() {
+            rates.step(&Counters::default());
+            steps += 1;
+            assert!(steps < 100);
+        }
+        assert_eq!(rates.read(), Shown::default());
+    }
+
+    proptest! {
+        /// As exact integers: the average moves by a quarter of the difference, rounded down.
+        #[test]
+        fn steps(start in 0..1_u64 << 40, deltas in prop::collection::vec(0..1_u64 << 30, 1..20)) {
+            let mut rates = Rates { cps: start, inbps: start, ..Rates::ZERO };
+            let (mut cps, mut bps) = (i128::from(start), i128::from(start));
+            for delta in deltas {
+                rates.step(&Counters { conns: delta, inbytes: delta, ..Counters::default() });
+                let d = i128::from(delta);
+                cps += (d * 512 - cps).div_euclid(4);
+                bps += (d * 16 - bps).div_euclid(4);
+                prop_assert_eq!(i128::from(rates.cps), cps);
+                prop_assert_eq!(i128::from(rates.inbps), bps);
+                prop_assert_eq!(i128::from(rates.read().cps), (cps + 511) / 1024);
+                prop_assert_eq!(i128::from(rates.read().inbps), (bps + 15) / 32);
+            }
+        }
+
+        #[test]
+        fn nothing_overflows(rates: [u64; 5], delta: [u64; 5]) {
+            let [cps, inpps, outpps, inbps, outbps] = rates;
+            let mut rates = Rates { cps, inpps, outpps, inbps, outbps };
+            rates.step(&Counters::from_all(delta));
+            rates.read();
+        }
+    }
+}

@@ -426,3 +426,335 @@ impl Display for ServiceName<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv6Addr;
+    use std::string::ToString;
+
+    fn v4(bytes: [u8; 4]) -> Addr {
+        Addr::v4(u32::from_ne_bytes(bytes))
+    }
+
+    fn v6(text: &str) -> Addr {
+        Addr::from_bytes(text.parse::<Ipv6Addr>().unwrap().octets())
+    }
+
+    #[test]
+    fn addresses() {
+        let a = v6("2001:db8::ab:1");
+        assert_eq!(
+            Hex(Family::V6, &a).to_string(),
+            "2001:0db8:0000:0000:0000:0000:00ab:0001"
+        );
+        assert_eq!(
+            Hex(Family::V4, &v4([10, 0, 0, 171])).to_string(),
+            "0A0000AB"
+        );
+    }
+
+    #[test]
+    fn services_header() {
+        assert_eq!(
+            ServicesHeader { conn_tab_size: 256 }.to_string(),
+            "IP Virtual Server version 1.2.1 (size=256)\n\
+             Prot LocalAddress:Port Scheduler Flags\n\
+             \x20 -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n"
+        );
+        assert_eq!(
+            Version { conn_tab_size: 0 }.to_string(),
+            "IP Virtual Server version 1.2.1 (size=0)"
+        );
+    }
+
+    fn service<'a>(family: Family, protocol: u16, addr: &'a Addr) -> ServiceRow<'a> {
+        ServiceRow {
+            id: ServiceId::Addr {
+                family,
+                protocol,
+                addr,
+                port: 80_u16.to_be(),
+            },
+            scheduler: "wlc",
+            one_packet: false,
+            persistent: None,
+        }
+    }
+
+    #[test]
+    fn service_rows() {
+        let vip = v4([192, 0, 2, 1]);
+        let row = service(Family::V4, 6, &vip);
+        assert_eq!(row.to_string(), "TCP  C0000201:0050 wlc  \n");
+        let ops = ServiceRow {
+            one_packet: true,
+            ..service(Family::V4, 17, &vip)
+        };
+        assert_eq!(ops.to_string(), "UDP  C0000201:0050 wlc ops  \n");
+        // 300 seconds at 250 Hz, 255.255.255.0.
+        let persistent = Some(Persistent {
+            timeout: 75_000,
+            netmask: 0xffff_ff00_u32.to_be(),
+        });
+        let row = ServiceRow { persistent, ..row };
+        assert_eq!(
+            row.to_string(),
+            "TCP  C0000201:0050 wlc  persistent 75000 FFFFFF00\n"
+        );
+        let row = ServiceRow { persistent, ..ops };
+        assert_eq!(
+            row.to_string(),
+            "UDP  C0000201:0050 wlc ops  persistent 75000 FFFFFF00\n"
+        );
+        let row = service(Family::V4, 300, &vip);
+        assert_eq!(row.to_string(), "IP_300  C0000201:0050 wlc  \n");
+    }
+
+    #[test]
+    fn service_rows_v6() {
+        let vip = v6("2001:db8::1");
+        let row = service(Family::V6, 132, &vip);
+        assert_eq!(
+            row.to_string(),
+            "SCTP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0050 wlc \n"
+        );
+        // One-packet scheduling is not shown; the prefix length has its bytes reversed.
+        let row = ServiceRow {
+            one_packet: true,
+            persistent: Some(Persistent {
+                timeout: 75_000,
+                netmask: 64,
+            }),
+            ..row
+        };
+        let mask = if cfg!(target_endian = "little") {
+            "40000000"
+        } else {
+            "00000040"
+        };
+        assert_eq!(
+            row.to_string(),
+            std::format!(
+                "SCTP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0050 wlc persistent 75000 {mask}\n"
+            )
+        );
+    }
+
+    #[test]
+    fn service_rows_fwmark() {
+        let row = ServiceRow {
+            id: ServiceId::Fwmark(0x2a),
+            scheduler: "none",
+            one_packet: false,
+            persistent: None,
+        };
+        assert_eq!(row.to_string(), "FWM  0000002A none \n");
+        let row = ServiceRow {
+            one_packet: true,
+            ..row
+        };
+        assert_eq!(row.to_string(), "FWM  0000002A none ops \n");
+        let row = ServiceRow {
+            persistent: Some(Persistent {
+                timeout: u32::MAX,
+                netmask: u32::MAX,
+            }),
+            ..row
+        };
+        assert_eq!(
+            row.to_string(),
+            "FWM  0000002A none ops persistent -1 FFFFFFFF\n"
+        );
+    }
+
+    #[test]
+    fn dest_rows() {
+        let rs = v4([10, 0, 0, 1]);
+        let row = DestRow {
+            family: Family::V4,
+            addr: &rs,
+            port: 8080_u16.to_be(),
+            conn_flags: 0x100,
+            weight: 1,
+            active: 2,
+            inactive: 30,
+        };
+        assert_eq!(
+            row.to_string(),
+            "  -> 0A000001:1F90      Masq    1      2          30        \n"
+        );
+        for (flags, name) in [
+            (0x181, "Local  "),
+            (0x182, "Tunnel "),
+            (0x183, "Route  "),
+            (4, "Masq   "),
+            (7, "Masq   "),
+        ] {
+            let row = DestRow {
+                conn_flags: flags,
+                ..row
+            };
+            assert_eq!(
+                row.to_string(),
+                std::format!("  -> 0A000001:1F90      {name} 1      2          30        \n")
+            );
+        }
+        let rs = v6("fd00::1");
+        let row = DestRow {
+            family: Family::V6,
+            addr: &rs,
+            weight: 1_000_000,
+            active: 12_345_678,
+            ..row
+        };
+        assert_eq!(
+            row.to_string(),
+            "  -> [fd00:0000:0000:0000:0000:0000:0000:0001]:1F90      Masq    1000000 12345678   \
+             30        \n"
+        );
+    }
+
+    #[test]
+    fn conn_rows() {
+        let (client, vip, rs) = (v4([10, 0, 0, 1]), v4([192, 0, 2, 1]), v4([10, 1, 0, 7]));
+        let conn = Conn {
+            family: Family::V4,
+            protocol: 6,
+            caddr: &client,
+            cport: 12345_u16.to_be(),
+            vaddr: &vip,
+            vport: 80_u16.to_be(),
+            dest_family: Family::V4,
+            daddr: &rs,
+            dport: 8080_u16.to_be(),
+            state: "ESTABLISHED",
+            expires: 899,
+        };
+        assert_eq!(
+            CONNS_HEADER,
+            "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n"
+        );
+        assert_eq!(
+            ConnRow::new(conn).to_string(),
+            "TCP 0A000001 3039 C0000201 0050 0A010007 1F90 ESTABLISHED     899\n"
+        );
+        let row = ConnRow {
+            conn: Conn {
+                state: "NONE",
+                protocol: 0,
+                ..conn
+            },
+            pe: Some(("sip", "call@host")),
+        };
+        assert_eq!(
+            row.to_string(),
+            "IP  0A000001 3039 C0000201 0050 0A010007 1F90 NONE            899 sip call@host\n"
+        );
+
+        assert_eq!(
+            CONNS_SYNC_HEADER,
+            "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Origin Expires\n"
+        );
+        let row = |from_sync| ConnSyncRow { conn, from_sync };
+        assert_eq!(
+            row(false).to_string(),
+            "TCP 0A000001 3039 C0000201 0050 0A010007 1F90 ESTABLISHED LOCAL      899\n"
+        );
+        assert_eq!(
+            row(true).to_string(),
+            "TCP 0A000001 3039 C0000201 0050 0A010007 1F90 ESTABLISHED SYNC       899\n"
+        );
+
+        // IPv6 through a tunnel to an IPv4 destination.
+        let (client, vip) = (v6("2001:db8::1"), v6("2001:db8::2"));
+        let row = ConnRow::new(Conn {
+            family: Family::V6,
+            protocol: 17,
+            caddr: &client,
+            vaddr: &vip,
+            state: "UDP",
+            expires: 12_345_678,
+            ..conn
+        });
+        assert_eq!(
+            row.to_string(),
+            "UDP 2001:0db8:0000:0000:0000:0000:0000:0001 3039 \
+             2001:0db8:0000:0000:0000:0000:0000:0002 0050 0A010007 1F90 UDP         12345678\n"
+        );
+    }
+
+    const TOTAL: Counters = Counters {
+        conns: 0x1,
+        inpkts: 0xab,
+        outpkts: 0xcdef,
+        inbytes: 0x1234_5678_9abc,
+        outbytes: u64::MAX,
+    };
+
+    const RATES: Shown = Shown {
+        cps: 1,
+        inpps: 2,
+        outpps: 3,
+        inbps: 0x1_0000_0000,
+        outbps: 0xff,
+    };
+
+    #[test]
+    fn stats() {
+        let stats = Stats {
+            total: TOTAL,
+            rates: RATES,
+        };
+        let want = "   Total Incoming Outgoing         Incoming         Outgoing
+   Conns  Packets  Packets            Bytes            Bytes
+       1       AB     CDEF     123456789ABC FFFFFFFFFFFFFFFF
+
+ Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s
+       1        2        3        100000000               FF
+";
+        assert_eq!(stats.to_string(), want);
+        // Wider than its column: the row grows.
+        let wide = Columns([u64::MAX, 0, 0, 0, 0]).to_string();
+        assert_eq!(wide.len(), 8 + 8 + 1 + 8 + 1 + 8 + 1 + 16 + 1 + 16);
+    }
+
+    #[test]
+    fn stats_percpu() {
+        let mut text = PERCPU_HEADER.to_string();
+        for cpu in [0, 26] {
+            text += &PercpuRow {
+                cpu,
+                counters: TOTAL,
+            }
+            .to_string();
+        }
+        text += &PercpuTotals {
+            total: TOTAL,
+            rates: RATES,
+        }
+        .to_string();
+        let want = "       Total Incoming Outgoing         Incoming         Outgoing
+CPU    Conns  Packets  Packets            Bytes            Bytes
+  0        1       AB     CDEF     123456789ABC FFFFFFFFFFFFFFFF
+ 1A        1       AB     CDEF     123456789ABC FFFFFFFFFFFFFFFF
+  ~        1       AB     CDEF     123456789ABC FFFFFFFFFFFFFFFF
+
+     Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s
+           1        2        3        100000000               FF
+";
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn names_for_the_log() {
+        let vip = v6("2001:db8::1");
+        let id = ServiceId::Addr {
+            family: Family::V6,
+            protocol: 17,
+            addr: &vip,
+            port: 53_u16.to_be(),
+        };
+        assert_eq!(ServiceName(id).to_string(), "UDP [2001:db8::1]:53");
+    }
+}

@@ -97,3 +97,66 @@ pub fn hsiphash_u32(key: &Key, value: u32) -> u32 {
 pub fn hash<const N: usize>(key: &Key, words: &[u64; N]) -> u64 {
     siphash24(key, words)
 }
+
+#[cfg(test)]
+#[allow(deprecated)]
+mod tests {
+    use super::*;
+    use core::hash::{
+        Hasher,
+        SipHasher, //
+    };
+    use proptest::prelude::*;
+    use std::collections::hash_map::DefaultHasher;
+
+    /// The key of the paper's test vectors: bytes 00 to 0f.
+    const KEY: Key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+
+    /// Bytes 00, 01, 02 ... as words.
+    fn words<const N: usize>() -> [u64; N] {
+        let mut next = 0_u8;
+        [(); N].map(|()| {
+            u64::from_le_bytes([(); 8].map(|()| {
+                next += 1;
+                next - 1
+            }))
+        })
+    }
+
+    #[test]
+    fn vectors_of_the_paper() {
+        assert_eq!(siphash24(&KEY, &words::<0>()), 0x726f_db47_dd0e_0e31);
+        assert_eq!(siphash24(&KEY, &words::<1>()), 0x93f5_f579_9a93_2462);
+        assert_eq!(siphash24(&KEY, &words::<2>()), 0x3f2a_cc7f_57c2_9bdb);
+        assert_eq!(siphash24(&KEY, &words::<3>()), 0xb8ad_50c6_f649_af94);
+        assert_eq!(siphash24(&KEY, &words::<4>()), 0x7127_512f_72f2_7cce);
+        assert_eq!(hash(&KEY, &words::<3>()), siphash24(&KEY, &words::<3>()));
+    }
+
+    /// Of the kernel's own test, for 64-bit machines.
+    #[test]
+    fn vectors_of_the_kernel() {
+        assert_eq!(hsiphash_u32(&KEY, 0x0302_0100), 0x88d3_8328);
+        assert_eq!(siphash13(&KEY, &words::<0>()) as u32, 0x050f_c4dc);
+        assert_eq!(siphash13(&KEY, &words::<1>()) as u32, 0x8d29_9a8e);
+        assert_eq!(siphash13(&KEY, &words::<2>()) as u32, 0x7d90_8b66);
+    }
+
+    proptest! {
+        #[test]
+        fn as_the_standard_library(key: Key, words: [u64; 5], short: u32) {
+            let mut std24 = SipHasher::new_with_keys(key[0], key[1]);
+            let mut std13 = DefaultHasher::new();
+            for word in words {
+                std24.write(&word.to_le_bytes());
+                std13.write(&word.to_le_bytes());
+            }
+            prop_assert_eq!(siphash24(&key, &words), std24.finish());
+            prop_assert_eq!(siphash13(&[0, 0], &words), std13.finish());
+
+            let mut std13 = DefaultHasher::new();
+            std13.write(&short.to_le_bytes());
+            prop_assert_eq!(hsiphash_u32(&[0, 0], short), std13.finish() as u32);
+        }
+    }
+}

@@ -81,3 +81,93 @@ impl Thresholds {
         self.upper != 0 && (total >= self.upper || (overloaded && total >= self.low()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn t(upper: u32, lower: u32) -> Thresholds {
+        Thresholds { upper, lower }
+    }
+
+    #[test]
+    fn configuration() {
+        assert_eq!(t(0, 0).check(), Ok(()));
+        assert_eq!(t(10, 10).check(), Ok(()));
+        assert_eq!(t(10, 11).check(), Err(Invalid::Crossed));
+        assert_eq!(t(0, 1).check(), Err(Invalid::Crossed));
+        assert_eq!(t(i32::MAX as u32, 0).check(), Ok(()));
+        assert_eq!(t(1 << 31, 0).check(), Err(Invalid::TooHigh));
+        // Both wrong: the first question decides.
+        assert_eq!(t(1 << 31, u32::MAX).check(), Err(Invalid::Crossed));
+    }
+
+    #[test]
+    fn low_mark() {
+        assert_eq!(t(100, 20).low(), 20);
+        assert_eq!(t(100, 0).low(), 75);
+        assert_eq!(t(10, 0).low(), 8);
+        assert_eq!(t(3, 0).low(), 3);
+        assert_eq!(t(1, 0).low(), 1);
+        assert_eq!(t(0, 0).low(), 0);
+    }
+
+    #[test]
+    fn edits() {
+        let th = t(10, 5);
+        for old in [false, true] {
+            assert!(th.edited(10, old) && th.edited(11, old));
+            assert!(!th.edited(4, old) && !th.edited(0, old));
+            assert_eq!(th.edited(5, old), old);
+            assert_eq!(th.edited(9, old), old);
+            assert!(!t(0, 0).edited(1000, old));
+        }
+    }
+
+    #[test]
+    fn races() {
+        let th = t(10, 5);
+        // Another connection ended, or came, between counting and looking.
+        assert!(th.raised(10) && th.raised(9) && th.raised(5) && !th.raised(4));
+        assert!(!th.lowered(4) && !th.lowered(9) && th.lowered(10));
+        assert!(!t(0, 0).raised(1) && !t(0, 0).lowered(1));
+        assert!(!t(0, 0).reached_by_bind(1));
+        assert!(!t(0, 0).left_by_unbind(0));
+    }
+
+    proptest! {
+        /// One connection at a time, the flag is that of the plain rule: up at the upper threshold,
+        /// down below the lower one.
+        #[test]
+        fn hysteresis(
+            (upper, lower) in (0..12_u32).prop_flat_map(|upper| (Just(upper), 0..=upper)),
+            steps in prop::collection::vec(any::<bool>(), 0..100),
+        ) {
+            let th = t(upper, lower);
+            let (mut total, mut flag) = (0_u32, false);
+            let mut want = false;
+            for up in steps {
+                if up {
+                    total += 1;
+                    if th.reached_by_bind(total) {
+                        flag = th.raised(total);
+                    }
+                } else if total > 0 {
+                    total -= 1;
+                    if th.left_by_unbind(total) {
+                        flag = th.lowered(total);
+                    }
+                }
+                if upper > 0 && total >= upper {
+                    want = true;
+                } else if total < th.low() {
+                    want = false;
+                }
+                prop_assert_eq!(flag, want, "{} of {:?}", total, th);
+                // An edit that changes nothing changes nothing.
+                prop_assert_eq!(th.edited(total, flag), flag);
+            }
+        }
+    }
+}

@@ -174,3 +174,96 @@ impl Deadline {
         (other.0.wrapping_sub(self.0) as i32) < 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HZ: Hz = Hz::new(250);
+
+    #[test]
+    fn seconds_and_ticks() {
+        assert_eq!(HZ.get(), 250);
+        assert_eq!(Hz::new(0).get(), 1);
+        assert_eq!(HZ.config_limit(), 8_589_934);
+        assert_eq!(Hz::new(100).config_limit(), 21_474_836);
+        assert_eq!(Hz::new(1000).config_limit(), 2_147_483);
+        // The 300 seconds of /proc/net/ip_vs.
+        assert_eq!(HZ.from_secs_u32(300), 75_000);
+        assert_eq!(HZ.from_secs(u32::MAX), 1_073_741_823_750);
+        assert_eq!(HZ.from_secs_u32(u32::MAX), u32::MAX);
+        assert_eq!(HZ.to_secs(749), 2);
+        assert_eq!(HZ.to_secs_u32(750), 3);
+    }
+
+    #[test]
+    fn configuration() {
+        assert_eq!(configured(0, HZ), Ok(None));
+        assert_eq!(configured(1, HZ), Ok(Some(250)));
+        assert_eq!(configured(900, HZ), Ok(Some(225_000)));
+        assert_eq!(configured(8_589_934, HZ), Ok(Some(2_147_483_500)));
+        assert_eq!(configured(8_589_935, HZ), Err(OutOfRange));
+        assert_eq!(configured(i32::MAX, HZ), Err(OutOfRange));
+        assert_eq!(configured(-1, HZ), Err(OutOfRange));
+        assert_eq!(configured(i32::MIN, HZ), Err(OutOfRange));
+        // Whatever can be configured fits in a deadline.
+        for hz in [100, 250, 300, 1000] {
+            let hz = Hz::new(hz);
+            assert!(hz.from_secs_u32(hz.config_limit()) <= Deadline::MAX_TIMEOUT);
+        }
+    }
+
+    #[test]
+    fn moments_wrap() {
+        let end = usize::MAX;
+        assert!(after(end, end - 1) && after(0, end) && after(5, end - 5));
+        assert!(before(end, 0) && !after(end, 0));
+        assert!(after_eq(7, 7) && !after(7, 7) && !before(7, 7));
+        assert_eq!(remaining(4, end - 5), 10);
+        assert_eq!(remaining(end - 5, 4), 0);
+        assert_eq!(remaining(7, 7), 0);
+    }
+
+    #[test]
+    fn deadlines_wrap() {
+        // Jiffies start five minutes before the low 32 bits wrap.
+        let now = 0xffff_ff00_usize;
+        let d = Deadline::after(now, 0x200);
+        assert_eq!(d, Deadline(0x100));
+        assert!(!d.passed(now) && !d.passed(now + 0x1ff));
+        assert!(d.passed(now + 0x200) && d.passed(now + 0x300));
+        assert_eq!(d.ticks_left(now), 0x200);
+        assert_eq!(d.ticks_left(now + 0x201), -1);
+        assert_eq!(d.secs_left(now, HZ), 2);
+        assert_eq!(d.secs_left(now + 0x201, HZ), 0);
+        assert!(d.is_after(Deadline::after(now, 0x1ff)));
+        assert!(!d.is_after(d));
+        // As long as can be.
+        let d = Deadline::after(now, u32::MAX);
+        assert_eq!(d.ticks_left(now), i32::MAX);
+        assert!(!d.passed(now));
+        assert_eq!(d.secs_left(now, HZ), 8_589_934);
+        assert!(Deadline::after(now, 0).passed(now));
+    }
+
+    proptest! {
+        #[test]
+        fn deadlines(now: usize, timeout in 0..=Deadline::MAX_TIMEOUT, later in 0..u32::MAX >> 1) {
+            let d = Deadline::after(now, timeout);
+            let then = now.wrapping_add(later as usize);
+            prop_assert_eq!(d.passed(then), later >= timeout);
+            prop_assert_eq!(d.ticks_left(then), (i64::from(timeout) - i64::from(later)) as i32);
+            let left = timeout.saturating_sub(later);
+            prop_assert_eq!(d.secs_left(then, HZ), left / 250);
+        }
+
+        #[test]
+        fn moments(now: usize, distance in 1..usize::MAX >> 1) {
+            let then = now.wrapping_add(distance);
+            prop_assert!(after(then, now) && before(now, then));
+            prop_assert!(!after(now, then) && !before(then, now));
+            prop_assert_eq!(remaining(then, now), distance);
+        }
+    }
+}
