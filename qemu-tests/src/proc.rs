@@ -75,3 +75,28 @@ pub fn hex_row(row: &str) -> Result<[u64; 5]> {
         .with_context(|| row.to_owned())?;
     <[u64; 5]>::try_from(numbers).map_err(|n| anyhow::anyhow!("{} columns in {row:?}", n.len()))
 }
+
+/// Ticks per second of the running kernel: what jiffies in the files and limits of IPVS mean.
+pub fn hz() -> Result<u32> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let config = crate::modules::run("zcat", &["/proc/config.gz"])
+        .or_else(|_| Ok::<_, std::io::Error>(std::fs::read_to_string(format!("/boot/config-{}", release.trim()))?));
+    if let Ok(config) = config {
+        if let Some(hz) = config.lines().find_map(|l| l.strip_prefix("CONFIG_HZ=")) {
+            return Ok(hz.parse()?);
+        }
+    }
+    // Otherwise count them: /proc/timer_list says how many there were.
+    let jiffies = || -> Result<u64> {
+        let text = std::fs::read_to_string("/proc/timer_list").context("reading /proc/timer_list")?;
+        let line = text.lines().find_map(|l| l.trim().strip_prefix("jiffies:")).context("no jiffies")?;
+        Ok(line.trim().parse()?)
+    };
+    let (begin, first) = (std::time::Instant::now(), jiffies()?);
+    crate::wait::pass(1.0);
+    let rate = (jiffies()? - first) as f64 / begin.elapsed().as_secs_f64();
+    [100u32, 250, 300, 1000]
+        .into_iter()
+        .min_by_key(|hz| (f64::from(*hz) - rate).abs() as u32)
+        .context("no tick rate")
+}

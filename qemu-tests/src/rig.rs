@@ -7,6 +7,7 @@
 //! so what the director did with the packets before it has happened when the fence arrives: a missing packet
 //! was dropped, without waiting for it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
@@ -40,7 +41,7 @@ pub struct Rig {
     pub topo: Topo,
     pub ctap: Tap,
     pub stap: Tap,
-    fence: std::cell::Cell<u32>,
+    fence: AtomicU32,
 }
 
 /// Keeps this process, and all threads it will start, on the first CPU.
@@ -112,8 +113,7 @@ impl Rig {
     }
 
     fn pass_fence(&self, from: Side, io: &mut Io) -> Result<()> {
-        let n = self.fence.get() + 1;
-        self.fence.set(n);
+        let n = self.fence.fetch_add(1, Ordering::Relaxed);
         let (client, server) = (Family::V4.raw_client(0xffff), Family::V4.raw_rs(255 - 1));
         let (src, dst, tap) = match from {
             Side::Client => (client, server, &self.stap),

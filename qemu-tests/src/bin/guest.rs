@@ -16,6 +16,9 @@ use nix::sched::{unshare, CloneFlags};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
+use netlink_sys::protocols::NETLINK_GENERIC;
+use qemu_tests::genl::{Attrs, Genl};
+use qemu_tests::ipvs::Ipvs;
 use qemu_tests::klog::{is_trouble, Klog};
 use qemu_tests::modules::Modules;
 use qemu_tests::scenario::{Cx, Guest, Peer, Scenario};
@@ -36,6 +39,12 @@ enum Sub {
         #[command(flatten)]
         place: Place,
         names: Vec<String>,
+    },
+    /// Sends one IPVS command here and prints the errno (used by scenarios in other user namespaces).
+    Errno {
+        cmd: u8,
+        #[arg(long)]
+        dump: bool,
     },
     /// Runs one scenario in this process (used by `run`).
     One {
@@ -87,6 +96,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Sub::Run { place, names } => run(&place, &names),
         Sub::One { place, name } => one(&place, &name).map(|()| true),
+        Sub::Errno { cmd, dump } => errno(cmd, dump).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -96,6 +106,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn errno(cmd: u8, dump: bool) -> Result<()> {
+    let ipvs = Ipvs::of(Genl::open_here(NETLINK_GENERIC)?)?;
+    let reply = if dump { ipvs.dump(cmd, &Attrs::new())? } else { ipvs.call(cmd, &Attrs::new())? };
+    println!("{}", reply.errno);
+    Ok(())
 }
 
 fn scenario(name: &str) -> Result<&'static Scenario> {
