@@ -8,8 +8,10 @@
 #define RVS_SHIM_H
 
 #include <linux/capability.h>
+#include <linux/netdevice.h>
 #include <linux/skbuff.h>
 #include <linux/types.h>
+#include <net/addrconf.h>
 
 struct dst_entry;
 struct in6_addr;
@@ -100,7 +102,12 @@ struct nlmsghdr;
 struct seq_file;
 struct work_struct;
 
-enum { RVS_CAP_NET_ADMIN = CAP_NET_ADMIN };
+enum {
+	RVS_CAP_NET_ADMIN = CAP_NET_ADMIN,
+	RVS_NETDEV_DOWN = NETDEV_DOWN,
+	RVS_NOTIFY_DONE = NOTIFY_DONE,
+	RVS_NOTIFY_PRIORITY = ADDRCONF_NOTIFY_PRIORITY + 5,
+};
 
 struct net *rvs_helper_genl_info_net(const struct genl_info *info);
 const struct genl_info *rvs_helper_genl_info_dump(const struct netlink_callback *cb);
@@ -115,6 +122,7 @@ int rvs_helper_nla_parse_nested(struct nlattr **tb, int max, const struct nlattr
 struct nlattr *rvs_helper_nla_nest_start(struct sk_buff *skb, int type);
 void rvs_helper_nla_nest_end(struct sk_buff *skb, struct nlattr *start);
 void rvs_helper_nla_nest_cancel(struct sk_buff *skb, struct nlattr *start);
+u8 *rvs_helper_nla_reserve(struct sk_buff *skb, int type, int len);
 int rvs_helper_nla_put_u64(struct sk_buff *skb, int type, u64 value, int pad);
 
 void *rvs_helper_net_generic(struct net *net, unsigned int id);
@@ -126,9 +134,11 @@ bool rvs_helper_v6_is_local(struct net *net, const u8 *addr);
 bool rvs_helper_v6_enabled(void);
 int rvs_helper_v6_defrag_enable(struct net *net);
 
+bool rvs_helper_cpu_possible(u32 cpu);
 void rvs_helper_job_init(struct delayed_work *job, void (*func)(struct work_struct *work));
 void rvs_helper_job_start(struct delayed_work *job, unsigned long delay);
 bool rvs_helper_net_ratelimit(void);
+struct net *rvs_helper_notifier_net(const void *info);
 void *rvs_helper_seq_data(struct seq_file *seq);
 u64 rvs_helper_total_memory(void);
 

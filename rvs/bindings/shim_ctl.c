@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Helpers of the control plane; see shim.h. */
 
+#include <linux/cpumask.h>
 #include <linux/export.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -78,6 +79,13 @@ void rvs_helper_nla_nest_end(struct sk_buff *skb, struct nlattr *start)
 void rvs_helper_nla_nest_cancel(struct sk_buff *skb, struct nlattr *start)
 {
 	nla_nest_cancel(skb, start);
+}
+
+u8 *rvs_helper_nla_reserve(struct sk_buff *skb, int type, int len)
+{
+	struct nlattr *nla = nla_reserve(skb, type, len);
+
+	return nla ? nla_data(nla) : NULL;
 }
 
 int rvs_helper_nla_put_u64(struct sk_buff *skb, int type, u64 value, int pad)
@@ -171,9 +179,19 @@ void *rvs_helper_seq_data(struct seq_file *seq)
 	return pde_data(file_inode(seq->file));
 }
 
+bool rvs_helper_cpu_possible(u32 cpu)
+{
+	return cpu_possible(cpu);
+}
+
 bool rvs_helper_net_ratelimit(void)
 {
 	return net_ratelimit();
+}
+
+struct net *rvs_helper_notifier_net(const void *info)
+{
+	return dev_net(netdev_notifier_info_to_dev(info));
 }
 
 u64 rvs_helper_total_memory(void)

@@ -575,7 +575,7 @@ impl ConnTable {
         if count > bounds.upper || count < bounds.lower || lfactor != now.lfactor {
             let want = sizing::desired_size(Some(now), count, lfactor, self.limits);
             // Without memory the next tick tries again.
-            if want == now.size || self.table.resize(want.ilog2()).is_ok() {
+            if want == now.size || self.table.resize(want.trailing_zeros()).is_ok() {
                 self.sized_for.store(lfactor);
             }
         }

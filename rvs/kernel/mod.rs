@@ -6,14 +6,17 @@
 //! `kernel` keeps meaning the `kernel` crate.
 
 pub(crate) mod atomic;
+pub(crate) mod cpu;
 pub(crate) mod genl;
 pub(crate) mod lock;
 pub(crate) mod log;
+pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod net;
 pub(crate) mod netfilter;
 pub(crate) mod nlattr;
 pub(crate) mod nlmsg;
+pub(crate) mod notifier;
 pub(crate) mod once;
 pub(crate) mod percpu;
 pub(crate) mod pernet;

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What configures and shows: netlink, `/proc`, sysctls; and the work that a namespace does in the background.
+//!
+//! C file: `ip_vs_ctl.c`
+
+pub(crate) mod netlink;
+mod proc;
+pub(crate) mod sysctl;
+
+use crate::{
+    conn::ConnTable,
+    module_parameters,
+    netns::Netns,
+    os::{
+        memory,
+        net::Handle,
+        pernet::{
+            Id,
+            PerNet, //
+        },
+        rcu::Held,
+        work::Job, //
+    },
+    HZ, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use rvs_core::{
+    estimate::PERIOD_SECS,
+    table::Limits, //
+};
+
+static ID: Id = Id::new();
+
+/// A network namespace as configuration sees it.
+///
+/// The fields are dropped in this order: first what reaches the namespace from outside, then what works in the
+/// background, at last the namespace.
+pub(crate) struct Control {
+    _sysctl: sysctl::Files,
+    _proc: proc::Files,
+    estimator: Job<Netns>,
+    keeper: Job<Netns>,
+    reaper: Job<Netns>,
+    netns: Contents,
+}
+
+impl Control {
+    /// The namespace as packets see it.
+    pub(crate) fn netns(&self) -> &Arc<Netns> {
+        &self.netns.0
+    }
+
+    /// Starts the work that a namespace with services needs.
+    fn has_service(&self) {
+        self.estimator.start(HZ.from_secs_u32(PERIOD_SECS));
+        self.keeper.start(1);
+    }
+
+    /// Ends, soon, the connections of removed destinations, if the namespace wants that: C
+    /// `ip_vs_enqueue_expire_nodest_conns()`.
+    fn lost_dest(&self) {
+        if self.netns().sysctl.expire_nodest_conn() {
+            self.reaper.start(1);
+        }
+    }
+}
+
+/// Estimates rates.
+fn estimate(netns: &Netns) -> Option<u32> {
+    let period = HZ.from_secs_u32(PERIOD_SECS);
+    if !netns.sysctl.run_estimation() {
+        return Some(period);
+    }
+    netns.estimate().then_some(period)
+}
+
+/// Ends connections in time and fits their table.
+fn keep(netns: &Netns) -> Option<u32> {
+    netns.conns().and_then(ConnTable::tick)
+}
+
+/// Ends the connections of removed destinations.
+fn reap(netns: &Netns) -> Option<u32> {
+    if let Some(conns) = netns.conns() {
+        conns.flush_nodest();
+    }
+    None
+}
+
+impl PerNet for Control {
+    fn id() -> &'static Id {
+        &ID
+    }
+
+    fn init(net: Handle) -> Result<KBox<Self>> {
+        let bits = module_parameters::conn_tab_bits.value();
+        let netns = Netns::new(net, Limits::connections(bits, memory::total()))?;
+        Ok(KBox::new(
+            Self {
+                _proc: proc::Files::new(&netns)?,
+                _sysctl: sysctl::Files::new(&netns)?,
+                estimator: Job::new(netns.clone(), estimate)?,
+                keeper: Job::new(netns.clone(), keep)?,
+                reaper: Job::new(netns.clone(), reap)?,
+                netns: Contents(netns),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    fn pre_exit(&self) {
+        self.netns().stop_hooks();
+    }
+
+    fn device_down(&self, g: &Held) {
+        self.netns().forget_routes(g);
+    }
+}
+
+/// A namespace that is emptied when it goes: C `__ip_vs_service_cleanup()`, `ip_vs_conn_net_cleanup()`.
+struct Contents(Arc<Netns>);
+
+impl Drop for Contents {
+    fn drop(&mut self) {
+        self.0.configure(|config| self.0.flush(config));
+        if let Some(conns) = self.0.conns() {
+            conns.flush();
+        }
+    }
+}

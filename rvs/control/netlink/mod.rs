@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The generic netlink family `IPVS`: what ipvsadm and keepalived talk to.
+//!
+//! Commands, attributes, order of checks and error numbers are C's (`ip_vs_genl_set_cmd()`, `ip_vs_genl_get_cmd()`, the
+//! dumps); beyond that each refusal has a text.
+
+mod fill;
+mod parse;
+
+use super::Control;
+use crate::{
+    netns,
+    os::{
+        genl::{
+            Command,
+            Dump,
+            Handler,
+            Request, //
+        },
+        nlattr::{
+            Policy,
+            Rule, //
+        },
+        pernet,
+        rcu, //
+    },
+    refusal::Refusal, //
+};
+use kernel::{
+    prelude::*,
+    str::CStr,
+    sync::{
+        Arc,
+        SetOnce, //
+    }, //
+};
+use parse::Parser;
+use rvs_core::{
+    proto::{
+        tcp,
+        udp, //
+    },
+    timeout,
+    uapi::{
+        attr,
+        cmd,
+        info_attr,
+        VERSION_CODE, //
+    }, //
+};
+
+/// The family; it knows the namespaces as soon as they are there.
+pub(crate) struct Family {
+    namespaces: SetOnce<Arc<pernet::Registration<Control>>>,
+}
+
+/// Rules for the top-level attributes.
+static POLICY: Policy<{ attr::MAX as usize + 1 }> = [
+    Rule::ANY,
+    Rule::NESTED, // SERVICE
+    Rule::NESTED, // DEST
+    Rule::NESTED, // DAEMON
+    Rule::U32,    // TIMEOUT_TCP
+    Rule::U32,    // TIMEOUT_TCP_FIN
+    Rule::U32,    // TIMEOUT_UDP
+];
+
+impl Handler for Family {
+    const NAME: &'static CStr = c"IPVS";
+    const VERSION: u32 = 1;
+    const RESERVED_FROM: u8 = cmd::FLUSH + 1;
+    const POLICY: &'static [Rule] = &POLICY;
+    const COMMANDS: &'static [Command] = &[
+        Command::doing::<Self>(cmd::NEW_SERVICE),
+        Command::doing::<Self>(cmd::SET_SERVICE),
+        Command::doing::<Self>(cmd::DEL_SERVICE),
+        Command::both::<Self>(cmd::GET_SERVICE),
+        Command::doing::<Self>(cmd::NEW_DEST),
+        Command::doing::<Self>(cmd::SET_DEST),
+        Command::doing::<Self>(cmd::DEL_DEST),
+        Command::dumping::<Self>(cmd::GET_DEST),
+        Command::doing::<Self>(cmd::NEW_DAEMON),
+        Command::doing::<Self>(cmd::DEL_DAEMON),
+        Command::dumping::<Self>(cmd::GET_DAEMON),
+        Command::doing::<Self>(cmd::SET_CONFIG),
+        Command::doing::<Self>(cmd::GET_CONFIG),
+        Command::doing::<Self>(cmd::GET_INFO),
+        Command::doing::<Self>(cmd::ZERO),
+        Command::doing::<Self>(cmd::FLUSH),
+    ];
+
+    fn command(&self, request: &Request<'_>) -> Result {
+        let control = self.control(request)?;
+        match request.number() {
+            cmd::NEW_SERVICE | cmd::SET_SERVICE | cmd::DEL_SERVICE => service(control, request),
+            cmd::NEW_DEST | cmd::SET_DEST | cmd::DEL_DEST => dest(control, request),
+            cmd::GET_SERVICE => get_service(control, request),
+            cmd::SET_CONFIG => set_config(control, request),
+            cmd::GET_CONFIG => get_config(control, request),
+            cmd::GET_INFO => get_info(control, request),
+            cmd::ZERO => zero(control, request),
+            cmd::FLUSH => flush(control),
+            cmd::NEW_DAEMON | cmd::DEL_DAEMON => Err(daemon(request)),
+            _ => Err(request.refuse(EINVAL, c"unknown command", None)),
+        }
+    }
+
+    fn dump(&self, dump: &mut Dump<'_>) -> Result {
+        let Some(control) = self.namespaces().and_then(|all| all.get(dump.net())) else {
+            return Err(EAGAIN);
+        };
+        match dump.number() {
+            cmd::GET_SERVICE => dump_services(control, dump),
+            cmd::GET_DEST => dump_dests(control, dump),
+            // No daemon runs.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Family {
+    /// Makes a family that does not know the namespaces yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            namespaces: SetOnce::new(),
+        }
+    }
+
+    /// Makes the namespaces known.
+    pub(crate) fn start(&self, namespaces: Arc<pernet::Registration<Control>>) {
+        self.namespaces.populate(namespaces);
+    }
+
+    fn namespaces(&self) -> Option<&pernet::Registration<Control>> {
+        self.namespaces.as_ref().map(|all| &**all)
+    }
+
+    /// The namespace that a request is about.
+    fn control<'a>(&'a self, request: &Request<'a>) -> Result<&'a Control> {
+        self.namespaces()
+            .and_then(|all| all.get(request.net()))
+            .ok_or_else(|| request.refuse(EAGAIN, c"the module is being loaded", None))
+    }
+}
+
+/// Explains a refusal to the client.
+fn explain(request: &Request<'_>, refusal: Refusal) -> Error {
+    request.refuse(refusal.error, refusal.text, None)
+}
+
+/// The answer to a request about a service that is not there.
+fn no_service(request: &Request<'_>) -> Error {
+    request.refuse(ESRCH, c"no such service", request.attr(attr::SERVICE))
+}
+
+/// NEW_SERVICE, SET_SERVICE, DEL_SERVICE.
+fn service(control: &Control, request: &Request<'_>) -> Result {
+    let netns = control.netns();
+    let parser = Parser::new(request.explain());
+    netns.configure(|config| {
+        let full = request.number() != cmd::DEL_SERVICE;
+        let args = parser.service(request.attr(attr::SERVICE), full)?;
+        let found = netns.find(&args.id);
+        match (request.number(), found) {
+            (cmd::NEW_SERVICE, None) => {
+                let settings = parser.service_settings(&args, 0)?;
+                netns
+                    .add_service(config, &args.id, &settings)
+                    .map_err(|refusal| explain(request, refusal))?;
+                control.has_service();
+                Ok(())
+            }
+            (cmd::NEW_SERVICE, Some(_)) => Err(request.refuse(
+                EEXIST,
+                c"the service is there already",
+                request.attr(attr::SERVICE),
+            )),
+            (_, None) => Err(no_service(request)),
+            (cmd::SET_SERVICE, Some(service)) => {
+                let settings = parser.service_settings(&args, service.flags())?;
+                service
+                    .configure(&settings)
+                    .map_err(|err| explain(request, err.into()))
+            }
+            (_, Some(service)) => {
+                netns.remove_service(config, &service);
+                control.lost_dest();
+                Ok(())
+            }
+        }
+    })
+}
+
+/// NEW_DEST, SET_DEST, DEL_DEST.
+fn dest(control: &Control, request: &Request<'_>) -> Result {
+    let netns = control.netns();
+    let parser = Parser::new(request.explain());
+    netns.configure(|config| {
+        let args = parser.service(request.attr(attr::SERVICE), false)?;
+        let service = netns.find(&args.id).ok_or_else(|| no_service(request))?;
+
+        let nest = request.attr(attr::DEST);
+        let full = request.number() != cmd::DEL_DEST;
+        let args = parser.dest(nest, full, service.id().family)?;
+        let settings = if full {
+            parser.mixed_families(&args, service.id().family)?;
+            Some(parser.dest_settings(&args)?)
+        } else {
+            None
+        };
+
+        let found = service.find(&args.id);
+        let done = match (settings, found) {
+            (Some(settings), Some(found)) if request.number() == cmd::SET_DEST => {
+                parser.supported(&settings)?;
+                netns.edit_dest(config, &service, found, &settings)
+            }
+            (Some(settings), None) if request.number() == cmd::NEW_DEST => {
+                parser.supported(&settings)?;
+                netns.add_dest(config, &service, &args.id, &settings)
+            }
+            (Some(_), Some(_)) => {
+                return Err(request.refuse(EEXIST, c"the destination is there already", nest))
+            }
+            (None, Some(found)) => {
+                let done = netns.remove_dest(config, &service, found);
+                control.lost_dest();
+                done
+            }
+            (_, None) => return Err(request.refuse(ENOENT, c"no such destination", nest)),
+        };
+        done.map_err(|refusal| explain(request, refusal))
+    })
+}
+
+/// ZERO: one service, or everything.
+fn zero(control: &Control, request: &Request<'_>) -> Result {
+    let netns = control.netns();
+    let Some(nest) = request.attr(attr::SERVICE) else {
+        netns.configure(|config| netns.zero(config));
+        return Ok(());
+    };
+    let args = Parser::new(request.explain()).service(Some(nest), false)?;
+    netns.configure(|_| {
+        let service = netns.find(&args.id).ok_or_else(|| no_service(request))?;
+        rcu::read(|g| service.zero(g));
+        Ok(())
+    })
+}
+
+/// FLUSH.
+fn flush(control: &Control) -> Result {
+    let netns = control.netns();
+    netns.configure(|config| netns.flush(config));
+    control.lost_dest();
+    Ok(())
+}
+
+/// SET_CONFIG: timeouts; C `ip_vs_set_timeout()`.
+fn set_config(control: &Control, request: &Request<'_>) -> Result {
+    let read = |number| {
+        let Some(attr) = request.attr(number) else {
+            return Ok(None);
+        };
+        timeout::configured(attr.u32() as i32, crate::HZ)
+            .map_err(|_| request.refuse(EINVAL, c"timeout out of range", Some(attr)))
+    };
+    let established = read(attr::TIMEOUT_TCP)?;
+    let fin_wait = read(attr::TIMEOUT_TCP_FIN)?;
+    let udp = read(attr::TIMEOUT_UDP)?;
+
+    let netns = control.netns();
+    netns.configure(|_| {
+        let timeouts = &netns.timeouts;
+        if let Some(jiffies) = established {
+            timeouts.set_tcp(tcp::State::ESTABLISHED, jiffies);
+        }
+        if let Some(jiffies) = fin_wait {
+            timeouts.set_tcp(tcp::State::FIN_WAIT, jiffies);
+        }
+        if let Some(jiffies) = udp {
+            timeouts.set_udp(udp::State::NORMAL, jiffies);
+        }
+    });
+    Ok(())
+}
+
+/// GET_CONFIG.
+fn get_config(control: &Control, request: &Request<'_>) -> Result {
+    let timeouts = &control.netns().timeouts;
+    let secs = |jiffies| crate::HZ.to_secs_u32(jiffies);
+    let mut reply = request.reply(cmd::SET_CONFIG)?;
+    let msg = reply.writer();
+    msg.u32(
+        attr::TIMEOUT_TCP,
+        secs(timeouts.tcp(tcp::State::ESTABLISHED)),
+    )?;
+    msg.u32(
+        attr::TIMEOUT_TCP_FIN,
+        secs(timeouts.tcp(tcp::State::FIN_WAIT)),
+    )?;
+    msg.u32(attr::TIMEOUT_UDP, secs(timeouts.udp(udp::State::NORMAL)))?;
+    reply.send()
+}
+
+/// GET_INFO.
+fn get_info(control: &Control, request: &Request<'_>) -> Result {
+    let mut reply = request.reply(cmd::SET_INFO)?;
+    let msg = reply.writer();
+    msg.u32(info_attr::VERSION, VERSION_CODE)?;
+    msg.u32(info_attr::CONN_TAB_SIZE, control.netns().conn_tab_size())?;
+    reply.send()
+}
+
+/// GET_SERVICE of one service.
+fn get_service(control: &Control, request: &Request<'_>) -> Result {
+    let nest = request.attr(attr::SERVICE);
+    let args = Parser::new(request.explain()).service(nest, false)?;
+    let service = control
+        .netns()
+        .find(&args.id)
+        .ok_or_else(|| no_service(request))?;
+    let mut reply = request.reply(cmd::NEW_SERVICE)?;
+    let msg = reply.writer();
+    fill::service(&msg, &service)?;
+    reply.send()
+}
+
+/// GET_SERVICE of all: goes on by ordinal position, so that changes meanwhile may repeat one or leave one out, as in C.
+fn dump_services(control: &Control, dump: &mut Dump<'_>) {
+    let start = dump.position();
+    let mut seen = 0_usize;
+    let mut full = false;
+    // Locked, so that the table is not resized meanwhile.
+    control.netns().configure(|_| {
+        control.netns().services.each(|service, _| {
+            if full {
+                return;
+            }
+            if seen >= start {
+                let written = dump.message(cmd::NEW_SERVICE, |msg| fill::service(msg, service));
+                full = written.is_err();
+            }
+            if !full {
+                seen = seen.saturating_add(1);
+            }
+        });
+    });
+    dump.set_position(seen);
+}
+
+/// GET_DEST: the destinations of a service; none if the request is wrong or there is no such service, as in C.
+fn dump_dests(control: &Control, dump: &mut Dump<'_>) {
+    let Ok(attrs) = dump.attrs(&POLICY) else {
+        return;
+    };
+    let Ok(args) = Parser::new(dump.explain()).service(attrs.get(attr::SERVICE), false) else {
+        return;
+    };
+    let Some(service) = control.netns().find(&args.id) else {
+        return;
+    };
+    let start = dump.position();
+    let mut seen = start;
+    rcu::read(|g| {
+        let Some(backends) = service.backends(g) else {
+            return;
+        };
+        for dest in backends.dests().iter().skip(start) {
+            if dump
+                .message(cmd::NEW_DEST, |msg| fill::dest(msg, dest))
+                .is_err()
+            {
+                break;
+            }
+            seen = seen.saturating_add(1);
+        }
+    });
+    dump.set_position(seen);
+}
+
+/// NEW_DAEMON, DEL_DAEMON: there are no sync daemons yet.
+fn daemon(request: &Request<'_>) -> Error {
+    let nest = request.attr(attr::DAEMON);
+    match nest {
+        None => request.refuse(EINVAL, c"attribute DAEMON is missing", None),
+        Some(_) => request.refuse(
+            EOPNOTSUPP,
+            c"connection synchronization is not supported",
+            nest,
+        ),
+    }
+}
+
+/// Parses an address family, or says why not.
+fn family(
+    explain: &crate::os::genl::Explain<'_>,
+    attr: crate::os::nlattr::Attr<'_>,
+) -> Result<rvs_core::addr::Family> {
+    netns::family_of(attr.u16())
+        .ok_or_else(|| explain.refuse(EAFNOSUPPORT, c"address family not supported", Some(attr)))
+}

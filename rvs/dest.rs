@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Destinations: the real servers of a service; `struct ip_vs_dest`.
+//!
+//! A destination is found through its service's list, through the table of real servers, or through a connection. All of
+//! these give their reference back a grace period after they were taken out, so that a destination seen under RCU stays.
+
+use crate::{
+    os::{
+        atomic::{
+            Bool,
+            I32,
+            U32, //
+        },
+        lock::SpinBh,
+        route::RouteCache, //
+    },
+    service::Service,
+    stats::Stats, //
+};
+use kernel::{
+    c_str,
+    prelude::*,
+    static_lock_class,
+    sync::Arc, //
+};
+use rvs_core::{
+    addr::{
+        Addr,
+        Be16,
+        Family, //
+    },
+    fmt::DestRow,
+    thresholds::Thresholds,
+    uapi::{
+        conn_flag,
+        FwdMethod, //
+    }, //
+};
+
+/// What a destination is known by inside its service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Id {
+    /// Address family.
+    pub(crate) family: Family,
+    /// Address.
+    pub(crate) addr: Addr,
+    /// Port, in memory order.
+    pub(crate) port: Be16,
+}
+
+/// What can be configured: the rest of `struct ip_vs_dest_user_kern`.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// Forwarding method, a value of `FwdMethod` or one that has no meaning.
+    pub(crate) method: u32,
+    /// Weight; never negative.
+    pub(crate) weight: i32,
+    /// Connection thresholds.
+    pub(crate) thresholds: Thresholds,
+    /// Type of tunnel.
+    pub(crate) tun_type: u8,
+    /// Port of the tunnel, in memory order.
+    pub(crate) tun_port: Be16,
+    /// Flags of the tunnel.
+    pub(crate) tun_flags: u16,
+}
+
+/// Counts of connections, apart from what only configuration writes.
+#[repr(align(64))]
+struct Load {
+    active: U32,
+    total: U32,
+    persistent: U32,
+    overloaded: Bool,
+    /// Serialises changes of `overloaded`: the overload part of C's `dst_lock`.
+    lock: SpinBh<()>,
+}
+
+/// A real server of a service.
+pub(crate) struct Dest {
+    id: Id,
+    weight: I32,
+    /// The latest weight that was not zero: C `last_weight`.
+    last_weight: I32,
+    conn_flags: U32,
+    available: Bool,
+    upper: U32,
+    lower: U32,
+    tun_type: U32,
+    tun_port: U32,
+    tun_flags: U32,
+    svc: Arc<Service>,
+    /// The way to the server.
+    pub(crate) route: RouteCache,
+    /// Traffic.
+    pub(crate) stats: Stats,
+    load: Load,
+}
+
+#[allow(dead_code)]
+impl Dest {
+    /// Makes a destination of `svc` that nobody knows yet. May sleep. The first half of C `ip_vs_new_dest()`.
+    pub(crate) fn new(svc: Arc<Service>, id: Id, settings: &Settings) -> Result<Arc<Self>> {
+        let dest = Self {
+            id,
+            weight: I32::new(0),
+            last_weight: I32::new(settings.weight),
+            conn_flags: U32::new(0),
+            available: Bool::new(true),
+            upper: U32::new(0),
+            lower: U32::new(0),
+            tun_type: U32::new(0),
+            tun_port: U32::new(0),
+            tun_flags: U32::new(0),
+            svc,
+            route: RouteCache::new(),
+            stats: Stats::new()?,
+            load: Load {
+                active: U32::new(0),
+                total: U32::new(0),
+                persistent: U32::new(0),
+                overloaded: Bool::new(false),
+                lock: SpinBh::new((), c_str!("rvs_dest"), static_lock_class!()),
+            },
+        };
+        dest.configure(settings);
+        Ok(Arc::new(dest, GFP_KERNEL)?)
+    }
+
+    /// Takes over settings; with the namespace's configuration locked. C `__ip_vs_update_dest()`.
+    pub(crate) fn configure(&self, settings: &Settings) {
+        if settings.weight != 0 {
+            self.last_weight.store(settings.weight);
+        }
+        self.weight.store(settings.weight);
+
+        self.tun_type.store(settings.tun_type.into());
+        self.tun_port.store(settings.tun_port.into());
+        self.tun_flags.store(settings.tun_flags.into());
+
+        let mut flags = (settings.method & conn_flag::FWD_MASK) | conn_flag::INACTIVE;
+        if FwdMethod::from_flags(flags) != Some(FwdMethod::Masq) {
+            flags |= conn_flag::NOOUTPUT;
+        }
+        self.conn_flags.store(flags);
+
+        let thresholds = settings.thresholds;
+        if self.thresholds() != thresholds {
+            let _lock = self.load.lock.lock();
+            self.upper.store(thresholds.upper);
+            self.lower.store(thresholds.lower);
+            let overloaded = self.load.overloaded.load();
+            self.load
+                .overloaded
+                .store(thresholds.edited(self.total(), overloaded));
+        }
+        // Method and address family of the way may differ now.
+        self.route.reset();
+    }
+
+    /// The destination is no longer its service's: C `__ip_vs_unlink_dest()`.
+    pub(crate) fn retire(&self) {
+        self.available.store(false);
+        self.route.reset();
+    }
+
+    /// What it is known by.
+    #[inline]
+    pub(crate) fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// Address family.
+    #[inline]
+    pub(crate) fn family(&self) -> Family {
+        self.id.family
+    }
+
+    /// Address.
+    #[inline]
+    pub(crate) fn addr(&self) -> &Addr {
+        &self.id.addr
+    }
+
+    /// Port, in memory order; zero: that of the packet.
+    #[inline]
+    pub(crate) fn port(&self) -> Be16 {
+        self.id.port
+    }
+
+    /// The service it belongs, or belonged, to.
+    #[inline]
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.svc
+    }
+
+    /// Weight; zero: no new connections.
+    #[inline]
+    pub(crate) fn weight(&self) -> i32 {
+        self.weight.load()
+    }
+
+    /// Whether the service still has it: `IP_VS_DEST_CF_AVAILABLE`.
+    #[inline]
+    pub(crate) fn available(&self) -> bool {
+        self.available.load()
+    }
+
+    /// Whether its thresholds keep new connections away: `IP_VS_DEST_F_OVERLOAD`.
+    #[inline]
+    pub(crate) fn overloaded(&self) -> bool {
+        self.load.overloaded.load()
+    }
+
+    /// The flags that a new connection starts with: method, `INACTIVE`, `NOOUTPUT`.
+    #[inline]
+    pub(crate) fn conn_flags(&self) -> u32 {
+        self.conn_flags.load()
+    }
+
+    /// Whether packets to it are rewritten, and those from it must be.
+    #[inline]
+    pub(crate) fn is_masq(&self) -> bool {
+        FwdMethod::from_flags(self.conn_flags()) == Some(FwdMethod::Masq)
+    }
+
+    /// Type, port (memory order) and flags of the tunnel.
+    pub(crate) fn tunnel(&self) -> (u8, Be16, u16) {
+        (
+            self.tun_type.load() as u8,
+            self.tun_port.load() as u16,
+            self.tun_flags.load() as u16,
+        )
+    }
+
+    /// Connection thresholds.
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            upper: self.upper.load(),
+            lower: self.lower.load(),
+        }
+    }
+
+    /// Active connections.
+    #[inline]
+    pub(crate) fn active(&self) -> u32 {
+        self.load.active.load()
+    }
+
+    /// All connections but templates.
+    #[inline]
+    pub(crate) fn total(&self) -> u32 {
+        self.load.total.load()
+    }
+
+    /// Connections that are not active: `ip_vs_dest_inactconns()`.
+    pub(crate) fn inactive(&self) -> u32 {
+        // Both words change on their own, so that one may be ahead.
+        (self.total().wrapping_sub(self.active()) as i32)
+            .max(0)
+            .unsigned_abs()
+    }
+
+    /// Persistence templates.
+    pub(crate) fn persistent(&self) -> u32 {
+        self.load.persistent.load()
+    }
+
+    /// A connection, not active yet, was bound: C `ip_vs_bind_dest()`.
+    pub(crate) fn conn_bound(&self) {
+        let total = self.load.total.fetch_add(1).wrapping_add(1);
+        if self.thresholds().reached_by_bind(total) {
+            let _lock = self.load.lock.lock();
+            let raised = self.thresholds().raised(self.total());
+            self.load.overloaded.store(raised);
+        }
+    }
+
+    /// A connection ended, which was active or not: C `ip_vs_unbind_dest()`.
+    pub(crate) fn conn_unbound(&self, active: bool) {
+        if active {
+            self.load.active.sub(1);
+        }
+        let total = self.load.total.fetch_sub(1).wrapping_sub(1);
+        if self.thresholds().left_by_unbind(total) {
+            let _lock = self.load.lock.lock();
+            let lowered = self.thresholds().lowered(self.total());
+            self.load.overloaded.store(lowered);
+        }
+    }
+
+    /// A connection became active, or ceased to be.
+    pub(crate) fn set_active(&self, active: bool) {
+        if active {
+            self.load.active.add(1);
+        } else {
+            self.load.active.sub(1);
+        }
+    }
+
+    /// Its row in `/proc/net/ip_vs`.
+    pub(crate) fn row(&self) -> DestRow<'_> {
+        DestRow {
+            family: self.id.family,
+            addr: &self.id.addr,
+            port: self.id.port,
+            conn_flags: self.conn_flags(),
+            weight: self.weight(),
+            active: self.active(),
+            inactive: self.inactive(),
+        }
+    }
+}

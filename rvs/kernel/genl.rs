@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Generic netlink families with commands and dumps.
+//!
+//! Parsing is liberal, as families of the time before strict validation do it: unknown attributes are ignored, nesting
+//! flags are not asked for. Messages are written by [`super::nlmsg`].
+//!
+//! C header: `include/net/genetlink.h`
+
+use super::{
+    module::this_module,
+    net::Net,
+    nlattr::{
+        Attr,
+        Attrs,
+        Policy,
+        Rule, //
+    },
+    nlmsg::{
+        Reply,
+        Writer, //
+    }, //
+};
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::{
+    container_of,
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi::{
+        c_int,
+        c_uint, //
+    },
+    prelude::*,
+    str::CStr,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
+};
+
+/// What a family does.
+pub(crate) trait Handler: Send + Sync + 'static {
+    /// The family's name, at most 15 bytes.
+    const NAME: &'static CStr;
+    /// The version that messages carry.
+    const VERSION: c_uint;
+    /// The first command number of which reserved header fields are checked.
+    const RESERVED_FROM: u8;
+    /// Rules for the top-level attributes, by number.
+    const POLICY: &'static [Rule];
+    /// The commands; all of them take `CAP_NET_ADMIN` in the initial user namespace.
+    const COMMANDS: &'static [Command];
+
+    /// Answers a command. May sleep, and runs at the same time as other commands.
+    fn command(&self, request: &Request<'_>) -> Result;
+
+    /// Writes the next messages of a dump: none when it is complete.
+    fn dump(&self, dump: &mut Dump<'_>) -> Result;
+}
+
+/// One command of a family; the ways it can be used decide which function of [`Handler`] gets it.
+#[repr(transparent)]
+pub(crate) struct Command(bindings::genl_small_ops);
+
+impl Command {
+    const fn new(number: u8) -> bindings::genl_small_ops {
+        bindings::genl_small_ops {
+            doit: None,
+            dumpit: None,
+            cmd: number,
+            internal_flags: 0,
+            flags: bindings::GENL_ADMIN_PERM as u8,
+            validate: (bindings::genl_validate_flags_GENL_DONT_VALIDATE_STRICT
+                | bindings::genl_validate_flags_GENL_DONT_VALIDATE_DUMP) as u8,
+        }
+    }
+
+    /// A command that is done.
+    pub(crate) const fn doing<H: Handler>(number: u8) -> Self {
+        Self(bindings::genl_small_ops {
+            doit: Some(doit::<H>),
+            ..Self::new(number)
+        })
+    }
+
+    /// A command that dumps.
+    pub(crate) const fn dumping<H: Handler>(number: u8) -> Self {
+        Self(bindings::genl_small_ops {
+            dumpit: Some(dumpit::<H>),
+            ..Self::new(number)
+        })
+    }
+
+    /// A command that can be used both ways.
+    pub(crate) const fn both<H: Handler>(number: u8) -> Self {
+        Self(bindings::genl_small_ops {
+            doit: Some(doit::<H>),
+            dumpit: Some(dumpit::<H>),
+            ..Self::new(number)
+        })
+    }
+}
+
+/// A registered family; dropping it waits for commands in progress.
+///
+/// # Invariants
+///
+/// `family` is registered while the value lives, and its operations are those of `H`.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Registration<H: Handler> {
+    handler: H,
+    #[pin]
+    family: Opaque<bindings::genl_family>,
+}
+
+// SAFETY: The kernel serialises what it does to `family`; `H` is `Send`.
+unsafe impl<H: Handler> Send for Registration<H> {}
+// SAFETY: As above, and `H: Sync`.
+unsafe impl<H: Handler> Sync for Registration<H> {}
+
+impl<H: Handler> Registration<H> {
+    /// Registers the family; `EEXIST` if its name is taken.
+    pub(crate) fn new(handler: H) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            handler,
+            family <- Opaque::try_ffi_init(|slot: *mut bindings::genl_family| {
+                let mut family = bindings::genl_family {
+                    version: H::VERSION,
+                    maxattr: (H::POLICY.len() as c_uint).saturating_sub(1),
+                    n_small_ops: H::COMMANDS.len() as u8,
+                    resv_start_op: H::RESERVED_FROM,
+                    // CAST: `Rule` and `Command` are transparent.
+                    policy: H::POLICY.as_ptr().cast(),
+                    small_ops: H::COMMANDS.as_ptr().cast(),
+                    module: this_module(),
+                    ..Default::default()
+                };
+                family.set_netnsok(1);
+                family.set_parallel_ops(1);
+                for (to, from) in family.name.iter_mut().zip(H::NAME.to_bytes_with_nul()) {
+                    *to = *from;
+                }
+                // SAFETY: `slot` is valid for writes.
+                unsafe { slot.write(family) };
+                // INVARIANT: The operations are those of `H`, and `handler`, which they use, is initialised before
+                // `family`.
+                //
+                // SAFETY: `slot` is pinned and stays until `genl_unregister_family()` in `drop()`.
+                to_result(unsafe { bindings::genl_register_family(slot) })
+            }),
+        }? Error)
+    }
+
+    /// What answers the commands.
+    pub(crate) fn handler(&self) -> &H {
+        &self.handler
+    }
+}
+
+#[pinned_drop]
+impl<H: Handler> PinnedDrop for Registration<H> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant the family is registered.
+        unsafe { bindings::genl_unregister_family(self.family.get()) };
+    }
+}
+
+/// The handler of the family of a message.
+///
+/// # Safety
+///
+/// `family` must be the `family` of a live `Registration<H>`.
+unsafe fn handler<'a, H: Handler>(family: *const bindings::genl_family) -> &'a H {
+    let family = family.cast::<Opaque<bindings::genl_family>>();
+    // SAFETY: By the requirement.
+    let registration = unsafe { container_of!(family, Registration<H>, family) };
+    // SAFETY: As above; the field is initialised before the family is registered and never written again.
+    unsafe { &(*registration).handler }
+}
+
+/// Where a refusal is explained: `struct netlink_ext_ack`.
+///
+/// # Invariants
+///
+/// The pointer is null or valid for `'a`, and nobody else uses what it points to.
+#[derive(Clone, Copy)]
+pub(crate) struct Explain<'a> {
+    raw: *mut bindings::netlink_ext_ack,
+    _call: PhantomData<&'a ()>,
+}
+
+impl<'a> Explain<'a> {
+    /// Takes the structure of a request.
+    ///
+    /// # Safety
+    ///
+    /// `raw` must be null or valid for `'a`, and nobody else may use what it points to in that time.
+    pub(super) unsafe fn new(raw: *mut bindings::netlink_ext_ack) -> Self {
+        // INVARIANT: By the requirement.
+        Self {
+            raw,
+            _call: PhantomData,
+        }
+    }
+
+    /// The C pointer, which may be null.
+    pub(super) fn as_ptr(&self) -> *mut bindings::netlink_ext_ack {
+        self.raw
+    }
+
+    /// Says what is wrong and, if it is an attribute that is there, with which; returns `err` for the caller to return.
+    /// What was said last counts.
+    pub(crate) fn refuse(&self, err: Error, text: &'static CStr, attr: Option<Attr<'_>>) -> Error {
+        // SAFETY: By the type invariant.
+        if let Some(ext) = unsafe { self.raw.as_mut() } {
+            ext._msg = text.as_char_ptr();
+            ext.bad_attr = attr.map_or(core::ptr::null(), |attr| attr.as_ptr());
+            ext.policy = core::ptr::null();
+        }
+        err
+    }
+}
+
+/// A command to answer.
+///
+/// # Invariants
+///
+/// `info` is the request that the kernel passed for `'a`, of a family that has `H::POLICY` of its handler.
+pub(crate) struct Request<'a> {
+    info: &'a bindings::genl_info,
+    max: u16,
+    _context: NotThreadSafe,
+}
+
+impl<'a> Request<'a> {
+    /// The number of the command.
+    pub(crate) fn number(&self) -> u8 {
+        // SAFETY: By the type invariant the header is there.
+        unsafe { (*self.info.genlhdr).cmd }
+    }
+
+    /// The namespace of the socket that asks.
+    pub(crate) fn net(&self) -> &'a Net {
+        // SAFETY: By the type invariant; the socket that asks keeps its namespace alive.
+        unsafe { Net::from_raw(bindings::rvs_helper_genl_info_net(self.info)) }
+    }
+
+    /// A top-level attribute.
+    pub(crate) fn attr(&self, number: u16) -> Option<Attr<'a>> {
+        if number > self.max {
+            return None;
+        }
+        // SAFETY: The array has an entry for each number up to the family's highest, which `max` is.
+        let raw = unsafe { *self.info.attrs.add(number.into()) };
+        // SAFETY: The kernel has checked the attributes it put there; they live as long as the request.
+        unsafe { Attr::from_raw(raw) }
+    }
+
+    /// Where to explain a refusal.
+    pub(crate) fn explain(&self) -> Explain<'a> {
+        // SAFETY: The structure belongs to this request; only one reference to it is made at a time, in `refuse()` and
+        // by the parser.
+        unsafe { Explain::new(self.info.extack) }
+    }
+
+    /// Says what is wrong; see [`Explain::refuse()`].
+    pub(crate) fn refuse(&self, err: Error, text: &'static CStr, attr: Option<Attr<'_>>) -> Error {
+        self.explain().refuse(err, text, attr)
+    }
+
+    /// Makes the answer to this request: a message with command number `number`.
+    pub(crate) fn reply(&self, number: u8) -> Result<Reply<'a>> {
+        // SAFETY: By the type invariant.
+        unsafe { Reply::new(self.info, number) }
+    }
+}
+
+/// A dump to go on with.
+///
+/// # Invariants
+///
+/// `skb` and `cb` are what the kernel passed for `'a`.
+pub(crate) struct Dump<'a> {
+    skb: *mut bindings::sk_buff,
+    cb: &'a mut bindings::netlink_callback,
+    _context: NotThreadSafe,
+}
+
+impl<'a> Dump<'a> {
+    fn info(&self) -> &bindings::genl_info {
+        // SAFETY: By the type invariant `cb` is that of a generic netlink dump, which has an info for as long.
+        unsafe { &*bindings::rvs_helper_genl_info_dump(&raw const *self.cb) }
+    }
+
+    /// The number of the command.
+    pub(crate) fn number(&self) -> u8 {
+        // SAFETY: By the type invariant the header of the request is there.
+        unsafe { (*self.info().genlhdr).cmd }
+    }
+
+    /// The namespace of the socket that asks.
+    pub(crate) fn net(&self) -> &'a Net {
+        // SAFETY: By the type invariant; the socket that asks keeps its namespace alive.
+        unsafe { Net::from_raw(bindings::rvs_helper_genl_info_net(self.info())) }
+    }
+
+    /// How many messages went out before: what [`Dump::set_position()`] said last, 0 at first.
+    pub(crate) fn position(&self) -> usize {
+        // SAFETY: Both members of the union are plain data; the kernel zeroes it before the first call.
+        usize::try_from(unsafe { self.cb.__bindgen_anon_1.args[0] }).unwrap_or(0)
+    }
+
+    /// Remembers where the next call goes on.
+    pub(crate) fn set_position(&mut self, position: usize) {
+        // SAFETY: Both members of the union are plain data.
+        unsafe { self.cb.__bindgen_anon_1.args[0] = position as kernel::ffi::c_long };
+    }
+
+    /// Parses the top-level attributes of the request that asked for the dump.
+    pub(crate) fn attrs<const N: usize>(
+        &self,
+        policy: &'static Policy<N>,
+    ) -> Result<Attrs<'a, N>> {
+        // SAFETY: The request's header is valid for `'a`.
+        unsafe { Attrs::of_message(self.cb.nlh, policy, self.explain()) }
+    }
+
+    /// Where to explain a refusal.
+    pub(crate) fn explain(&self) -> Explain<'a> {
+        // SAFETY: As in `Request::explain()`.
+        unsafe { Explain::new(self.cb.extack) }
+    }
+
+    /// Adds one message with command number `number`, whole or not at all: `EMSGSIZE` if the buffer has no room for it.
+    pub(crate) fn message(
+        &mut self,
+        number: u8,
+        fill: impl FnOnce(&Writer<'_>) -> Result,
+    ) -> Result {
+        // SAFETY: By the type invariant; the family's id and version are those of the request's.
+        let header = unsafe {
+            bindings::rvs_helper_genl_dump_put(self.skb, &raw const *self.cb, c_int::from(number))
+        };
+        if header.is_null() {
+            return Err(EMSGSIZE);
+        }
+        // SAFETY: `skb` is the buffer of this dump, which nobody else writes now.
+        let filled = fill(unsafe { &Writer::new(self.skb) });
+        match filled {
+            // SAFETY: `header` was returned for this buffer, and the attributes behind it are complete.
+            Ok(()) => unsafe { bindings::genlmsg_end(self.skb, header) },
+            // SAFETY: As above; cuts off everything from the header on.
+            Err(_) => unsafe { bindings::genlmsg_cancel(self.skb, header) },
+        }
+        filled
+    }
+}
+
+/// Passes a command on.
+///
+/// # Safety
+///
+/// Called by generic netlink for an operation of a family made by [`Registration::new()`] of the same `H`.
+unsafe extern "C" fn doit<H: Handler>(
+    _skb: *mut bindings::sk_buff,
+    info: *mut bindings::genl_info,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The kernel passes a valid info, which nobody changes during the call.
+        let info = unsafe { &*info };
+        // SAFETY: The family is that of a registration, whose drop waits for this call.
+        let handler = unsafe { handler::<H>(info.family) };
+        // INVARIANT: As above.
+        handler.command(&Request {
+            info,
+            max: H::POLICY.len().saturating_sub(1) as u16,
+            _context: NotThreadSafe,
+        })?;
+        Ok(0)
+    })
+}
+
+/// Passes a dump on.
+///
+/// # Safety
+///
+/// As for [`doit()`].
+unsafe extern "C" fn dumpit<H: Handler>(
+    skb: *mut bindings::sk_buff,
+    cb: *mut bindings::netlink_callback,
+) -> c_int {
+    from_result(|| {
+        // INVARIANT: What the kernel passes.
+        let mut dump = Dump {
+            skb,
+            // SAFETY: The kernel passes a valid callback structure, which belongs to this call.
+            cb: unsafe { &mut *cb },
+            _context: NotThreadSafe,
+        };
+        // SAFETY: A dump in progress holds a reference to the module, and the registration lives as long as it is used.
+        let handler = unsafe { handler::<H>(dump.info().family) };
+        handler.dump(&mut dump)?;
+        // SAFETY: `skb` is valid. More than nothing written means that there may be more to come.
+        Ok(unsafe { (*skb).len } as c_int)
+    })
+}

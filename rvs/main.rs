@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! rvs: IPVS, the load balancer of the Linux kernel, in Rust.
+//!
+//! # Words
+//!
+//! - *Service*: a virtual address (with protocol and port, or a firewall mark) that clients talk to.
+//! - *Destination*, *real server*: what a service passes connections on to.
+//! - *Connection*: what is remembered of a client's flow to a service, so that its packets stay together.
+//! - *Persistence*: a client's later connections go where its first one went.
+//! - *Template*: the entry in the connection table that persistence goes by.
+//! - *Scheduler*: what chooses a destination for a new connection.
+//!
+//! # Where things are
+//!
+//! ```text
+//! control/   netlink, /proc, sysctl       conn/      the connection table
+//! netns      what a namespace has         datapath/  hooks, and what happens to packets
+//! service    virtual services             core/      crate rvs_core: what needs no kernel
+//! dest       real servers                 kernel/    safe abstractions over C interfaces
+//! stats      counters and rates           bindings/  those C interfaces
+//! ```
+//!
+//! # Locks
+//!
+//! Packets take none but those of a chain of the connection table, of a scheduler with a memory, and of a destination
+//! that crosses a threshold. Configuration takes, in this order: the namespace's configuration (a mutex), a scheduler's
+//! state, a chain, a destination's load, statistics.
+
+#![crate_name = "rvs"]
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+mod bindings;
+mod conn;
+mod control;
+mod datapath;
+mod dest;
+mod netns;
+#[path = "kernel/mod.rs"]
+#[allow(unsafe_code)]
+mod os;
+mod refusal;
+mod service;
+mod stats;
+
+use crate::{
+    control::{
+        netlink,
+        Control, //
+    },
+    os::{
+        genl,
+        notifier::DeviceDown,
+        module,
+        pernet,
+        slab, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use rvs_core::timeout::Hz;
+
+/// Jiffies per second.
+const HZ: Hz = Hz::new(os::time::HZ);
+
+module! {
+    type: Rvs,
+    name: "rvs",
+    authors: ["The rvs authors"],
+    description: "IP Virtual Server in Rust",
+    license: "GPL",
+    alias: ["ip_vs", "net-pf-16-proto-16-family-IPVS"],
+    params: {
+        conn_tab_bits: i32 {
+            default: 12,
+            description: "Maximum size of a connection table, as a power of two",
+        },
+    },
+}
+
+/// The module; the fields are dropped in this order.
+struct Rvs {
+    // No more commands.
+    _netlink: Pin<KBox<genl::Registration<netlink::Family>>>,
+    _devices: Pin<KBox<DeviceDown<Control>>>,
+    // Files, hooks, services and connections of all namespaces.
+    _netns: Arc<pernet::Registration<Control>>,
+    // What is freed after a grace period is freed.
+    _rcu: module::Barrier,
+    // The memory that it was in.
+    _caches: [slab::Registration; 3],
+}
+
+impl kernel::Module for Rvs {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let caches = [
+            conn::CACHE.register(c"rvs_conn")?,
+            service::SERVICES.register(c"rvs_service")?,
+            service::SERVERS.register(c"rvs_server")?,
+        ];
+        let rcu = module::Barrier::new();
+        // First the name, which tells whether the files' names are free: the C module has both or none. Commands that
+        // come before the rest is there are told to try again.
+        let netlink = KBox::pin_init(genl::Registration::new(netlink::Family::new()), GFP_KERNEL)
+            .inspect_err(|err| {
+                if *err == EEXIST {
+                    pr_err!("cannot load: module ip_vs is loaded and owns the generic netlink family IPVS; rmmod ip_vs first\n");
+                }
+            })?;
+        let netns = Arc::pin_init(pernet::Registration::new(), GFP_KERNEL)?;
+        let devices = KBox::pin_init(DeviceDown::new(netns.clone()), GFP_KERNEL)?;
+        netlink.handler().start(netns.clone());
+        pr_info!("loaded\n");
+        Ok(Self {
+            _netlink: netlink,
+            _devices: devices,
+            _netns: netns,
+            _rcu: rcu,
+            _caches: caches,
+        })
+    }
+}

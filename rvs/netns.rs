@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a network namespace has: `struct netns_ipvs`.
+//!
+//! Packets read [`Netns`] without locks. Configuration changes it with [`Config`] locked, and does everything that can
+//! fail before the first change that a packet can see.
+
+use crate::{
+    conn::ConnTable,
+    control::sysctl::Sysctl,
+    datapath::Hooks,
+    dest::{
+        self,
+        Dest, //
+    },
+    os::{
+        atomic::U32,
+        module,
+        net::{
+            self,
+            Handle,
+            Net, //
+        },
+        once::Once,
+        rcu::{
+            self,
+            Held, //
+        }, //
+    },
+    refusal::Refusal,
+    service::{
+        self,
+        PerFamily,
+        Service,
+        Services, //
+    },
+    stats::Stats,
+    HZ, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+use rvs_core::{
+    addr::Family,
+    proto::{
+        tcp,
+        udp, //
+    },
+    table::Limits,
+    uapi::FwdMethod, //
+};
+
+/// How long connections last without packets, by state; in jiffies.
+pub(crate) struct Timeouts {
+    tcp: [U32; tcp::State::LAST as usize + 1],
+    udp: [U32; udp::State::LAST as usize + 1],
+}
+
+impl Timeouts {
+    fn new() -> Self {
+        Self {
+            tcp: tcp::DEFAULT_TIMEOUT_SECS.map(|secs| U32::new(HZ.from_secs_u32(secs))),
+            udp: udp::DEFAULT_TIMEOUT_SECS.map(|secs| U32::new(HZ.from_secs_u32(secs))),
+        }
+    }
+
+    #[inline(always)]
+    fn word(table: &[U32], state: u8) -> &U32 {
+        static NOTHING: U32 = U32::new(0);
+
+        table
+            .get(usize::from(state))
+            .or(table.last())
+            .unwrap_or(&NOTHING)
+    }
+
+    /// That of a TCP state.
+    #[inline(always)]
+    pub(crate) fn tcp(&self, state: u8) -> u32 {
+        Self::word(&self.tcp, state).load()
+    }
+
+    /// That of a UDP state.
+    #[inline(always)]
+    pub(crate) fn udp(&self, state: u8) -> u32 {
+        Self::word(&self.udp, state).load()
+    }
+
+    /// Sets that of a TCP state.
+    pub(crate) fn set_tcp(&self, state: u8, jiffies: u32) {
+        Self::word(&self.tcp, state).store(jiffies);
+    }
+
+    /// Sets that of a UDP state.
+    pub(crate) fn set_udp(&self, state: u8, jiffies: u32) {
+        Self::word(&self.udp, state).store(jiffies);
+    }
+}
+
+/// What only configuration needs, under one lock per namespace: C `service_mutex`.
+#[derive(Default)]
+pub(crate) struct Config {
+    /// The hooks of the families that have services.
+    hooks: PerFamily<Option<Hooks>>,
+    /// One reference for each service: the module stays as long as there are any.
+    modules: KVec<module::Ref>,
+}
+
+/// A network namespace as packets see it.
+#[pin_data]
+pub(crate) struct Netns {
+    net: Handle,
+    /// Services and real servers.
+    pub(crate) services: Services,
+    conns: Once<ConnTable>,
+    /// Traffic of all services: C `tot_stats`.
+    pub(crate) totals: Stats,
+    /// Timeouts by state.
+    pub(crate) timeouts: Timeouts,
+    /// `net.ipv4.vs`.
+    pub(crate) sysctl: Sysctl,
+    conn_limits: Limits,
+    #[pin]
+    config: Mutex<Config>,
+}
+
+impl Netns {
+    /// Makes an empty namespace; connection tables will be within `conn_limits`.
+    pub(crate) fn new(net: Handle, conn_limits: Limits) -> Result<Arc<Self>> {
+        let sysctl = Sysctl::new(&net);
+        let services = Services::new(sysctl.svc_lfactor())?;
+        let init = try_pin_init!(Self {
+            net,
+            services,
+            conns: Once::new(),
+            totals: Stats::new()?,
+            timeouts: Timeouts::new(),
+            sysctl,
+            conn_limits,
+            config <- new_mutex!(Config::default(), "rvs_config"),
+        }? Error);
+        Arc::pin_init(init, GFP_KERNEL)
+    }
+
+    /// The namespace.
+    #[inline]
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// The namespace, for registrations that end with it.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.net
+    }
+
+    /// The connections; `None` before the first service.
+    #[inline(always)]
+    pub(crate) fn conns(&self) -> Option<&ConnTable> {
+        self.conns.get()
+    }
+
+    /// Buckets of the connection table, 0 before the first service: `get_conn_tab_size()`.
+    pub(crate) fn conn_tab_size(&self) -> u32 {
+        let size = self.conns().map_or(0, ConnTable::size);
+        u32::try_from(size).unwrap_or(u32::MAX)
+    }
+
+    /// Runs `f` with the configuration locked.
+    pub(crate) fn configure<R>(&self, f: impl FnOnce(&mut Config) -> R) -> R {
+        f(&mut self.config.lock())
+    }
+
+    /// The service of this id.
+    pub(crate) fn find(&self, id: &service::Id) -> Option<Arc<Service>> {
+        rcu::read(|g| self.services.find(id, g).cloned())
+    }
+
+    /// Adds a service that is not there: `ip_vs_add_service()`.
+    pub(crate) fn add_service(
+        self: &Arc<Self>,
+        config: &mut Config,
+        id: &service::Id,
+        settings: &service::Settings,
+    ) -> Result<(), Refusal> {
+        let module = module::Ref::get()
+            .map_err(|err| Refusal::new(err, c"the module is being unloaded"))?;
+        if id.family == Family::V6 {
+            self.enable_v6_defrag()?;
+        }
+        let conns = match self.conns() {
+            Some(_) => None,
+            None => Some(KBox::new(
+                ConnTable::new(self.conn_limits, self.sysctl.conn_lfactor())?,
+                GFP_KERNEL,
+            )?),
+        };
+        let service = Service::new(*id, settings)?;
+        let new = Services::prepare(service)?;
+        config.modules.reserve(1, GFP_KERNEL)?;
+        let hooks = match self.services.count(id.family) {
+            0 => Some(Hooks::register(self, id.family).map_err(|err| {
+                Refusal::new(err, c"the family's netfilter hooks cannot be registered")
+            })?),
+            _ => None,
+        };
+
+        // Nothing fails from here on. A connection table that comes now has no connections, and hooks that are there
+        // already find no service.
+        if let Some(conns) = conns {
+            self.conns.set(conns);
+        }
+        if hooks.is_some() {
+            *config.hooks.get_mut(id.family) = hooks;
+        }
+        let _ = config.modules.push_within_capacity(module);
+        self.services.add(new, id, self.sysctl.svc_lfactor());
+        Ok(())
+    }
+
+    /// Removes a service with all its destinations: `ip_vs_unlink_service()`.
+    pub(crate) fn remove_service(&self, config: &mut Config, service: &Service) {
+        let family = service.id().family;
+        self.services.remove(service, self.sysctl.svc_lfactor());
+        rcu::read(|g| service.each_dest(g, |dest| self.retire(dest)));
+        service.retire();
+        if self.services.count(family) == 0 {
+            *config.hooks.get_mut(family) = None;
+        }
+        drop(config.modules.pop());
+    }
+
+    /// Removes all services: `ip_vs_flush()`.
+    pub(crate) fn flush(&self, config: &mut Config) {
+        // More than one walk if the table shrinks meanwhile.
+        while !self.services.is_empty() {
+            let mut index = 0;
+            while index < rcu::read(|g| self.services.chains(g)) {
+                match self.services.first_of(index) {
+                    Some(service) => self.remove_service(config, &service),
+                    None => index = index.wrapping_add(1),
+                }
+            }
+        }
+    }
+
+    /// Adds a destination that its service does not have: `ip_vs_add_dest()`, `ip_vs_new_dest()`.
+    pub(crate) fn add_dest(
+        &self,
+        _config: &mut Config,
+        service: &Arc<Service>,
+        id: &dest::Id,
+        settings: &dest::Settings,
+    ) -> Result<(), Refusal> {
+        match id.family {
+            Family::V4 => {
+                if !self.net.v4_is_local_or_unicast(id.addr.v4_be()) {
+                    return Err(Refusal::new(
+                        EINVAL,
+                        c"destination address is neither local nor unicast",
+                    ));
+                }
+            }
+            Family::V6 => {
+                if !id.addr.v6_type().is_remote_dest() && !self.net.v6_is_local(&id.addr.bytes()) {
+                    return Err(Refusal::new(
+                        EINVAL,
+                        c"destination address is neither local nor global unicast",
+                    ));
+                }
+                self.enable_v6_defrag()?;
+            }
+        }
+        let dest = Dest::new(service.clone(), *id, settings)?;
+        let server = if dest.is_masq() {
+            Some(Services::prepare_server(dest.clone())?)
+        } else {
+            None
+        };
+        let prepared = service.prepare_add(&dest)?;
+
+        // Nothing fails from here on.
+        if let Some(server) = server {
+            self.services.add_server(server);
+        }
+        service.publish(prepared);
+        self.services.fit(self.sysctl.svc_lfactor());
+        Ok(())
+    }
+
+    /// Changes a destination: `ip_vs_edit_dest()`.
+    pub(crate) fn edit_dest(
+        &self,
+        _config: &mut Config,
+        service: &Service,
+        (index, dest): (usize, Arc<Dest>),
+        settings: &dest::Settings,
+    ) -> Result<(), Refusal> {
+        let will_be_masq = FwdMethod::from_flags(settings.method) == Some(FwdMethod::Masq);
+        let server = match (dest.is_masq(), will_be_masq) {
+            (false, true) => Some(Services::prepare_server(dest.clone())?),
+            _ => None,
+        };
+
+        // Nothing fails from here on.
+        if dest.is_masq() && !will_be_masq {
+            self.services.remove_server(&dest);
+        }
+        dest.configure(settings);
+        if let Some(server) = server {
+            self.services.add_server(server);
+        }
+        service.edited(index);
+        Ok(())
+    }
+
+    /// Removes a destination: `ip_vs_del_dest()`.
+    pub(crate) fn remove_dest(
+        &self,
+        _config: &mut Config,
+        service: &Service,
+        (index, dest): (usize, Arc<Dest>),
+    ) -> Result<(), Refusal> {
+        let prepared = service.prepare_remove(index)?;
+
+        // Nothing fails from here on.
+        self.retire(&dest);
+        service.publish(prepared);
+        Ok(())
+    }
+
+    /// Takes a destination out of everything but its service: `__ip_vs_del_dest()`.
+    fn retire(&self, dest: &Dest) {
+        // TODO[TRSH]: C keeps removed destinations for two minutes after their last connection, and takes one back with
+        // its connections when it is added again.
+        dest.retire();
+        self.services.remove_server(dest);
+    }
+
+    /// Starts all statistics over: `ip_vs_zero_all()`.
+    pub(crate) fn zero(&self, _config: &mut Config) {
+        self.services.each(|service, g| service.zero(g));
+        self.totals.zero();
+    }
+
+    /// One period of the estimator: `ip_vs_chain_estimation()` for all there is. Returns whether it must go on.
+    pub(crate) fn estimate(&self) -> bool {
+        // Locked, so that the walk meets everything once.
+        self.configure(|_| {
+            self.services.each(|service, g| {
+                service.each_dest(g, |dest| {
+                    dest.stats.step();
+                });
+                service.stats.step();
+            });
+            let quiet = self.totals.step();
+            !(quiet && self.services.is_empty())
+        })
+    }
+
+    /// Forgets all routes: a device went down. C `ip_vs_dst_event()`.
+    pub(crate) fn forget_routes(&self, g: &Held) {
+        for index in 0..self.services.chains(g) {
+            self.services.visit(index, g, |service| {
+                service.each_dest(g, |dest| dest.route.reset());
+                true
+            });
+        }
+    }
+
+    /// No more packets: the namespace goes. C `__ip_vs_dev_cleanup_batch()`.
+    pub(crate) fn stop_hooks(&self) {
+        self.configure(|config| {
+            *config.hooks.get_mut(Family::V4) = None;
+            *config.hooks.get_mut(Family::V6) = None;
+        });
+    }
+
+    fn enable_v6_defrag(&self) -> Result<(), Refusal> {
+        self.net
+            .enable_v6_defrag()
+            .map_err(|err| Refusal::new(err, c"IPv6 defragmentation cannot be enabled"))
+    }
+}
+
+/// Whether an `AF_` number is that of a family that can be balanced here: `ip_vs_is_af_valid()`.
+pub(crate) fn family_of(af: u16) -> Option<Family> {
+    Family::from_af(af).filter(|family| *family == Family::V4 || net::has_v6())
+}

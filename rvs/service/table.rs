@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Finding services by address or mark, and real servers by address.
+//!
+//! C: `svc_table` and `rs_table` of `struct netns_ipvs`.
+
+use super::{
+    Id,
+    Service, //
+};
+use crate::{
+    dest::Dest,
+    os::{
+        atomic::{
+            I32,
+            U32, //
+        },
+        net::Net,
+        rcu::{
+            self,
+            Held, //
+        },
+        slab,
+        table::{
+            self,
+            Inserted,
+            Node,
+            Ref,
+            Table,
+            Unlinked, //
+        }, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use rvs_core::{
+    addr::{
+        Addr,
+        Be16,
+        Family, //
+    },
+    proto::IPPROTO_TCP,
+    siphash,
+    table::{
+        self as sizing,
+        Limits, //
+    },
+    uapi::{
+        FTP_DATA_PORT,
+        FTP_PORT, //
+    }, //
+};
+
+/// Where the service table's entries are allocated.
+pub(crate) static SERVICES: slab::Cache<Node<Entry>> = slab::Cache::new();
+/// Where the real-server table's entries are allocated.
+pub(crate) static SERVERS: slab::Cache<Node<Server>> = slab::Cache::new();
+
+/// The least size of both tables in bits: `IP_VS_SVC_TAB_MIN_BITS`, `IP_VS_RTAB_BITS`.
+const MIN_BITS: u32 = 4;
+
+/// Something for each address family.
+#[derive(Default)]
+pub(crate) struct PerFamily<T> {
+    v4: T,
+    v6: T,
+}
+
+impl<T> PerFamily<T> {
+    /// That of a family.
+    #[inline]
+    pub(crate) fn get(&self, family: Family) -> &T {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// That of a family, to change.
+    pub(crate) fn get_mut(&mut self, family: Family) -> &mut T {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
+/// How many services of a family there are, by what lookups must know.
+#[derive(Default)]
+struct Counts {
+    all: U32,
+    fwmark: U32,
+    address: U32,
+    ftp: U32,
+    any_port: U32,
+}
+
+impl Counts {
+    /// Changes all that `id` counts in by `by`.
+    fn add(&self, id: &Id, by: u32) {
+        self.all.add(by);
+        if id.fwmark != 0 {
+            self.fwmark.add(by);
+        } else {
+            self.address.add(by);
+        }
+        if id.port == FTP_PORT {
+            self.ftp.add(by);
+        } else if id.port == 0 && id.fwmark == 0 {
+            self.any_port.add(by);
+        }
+    }
+}
+
+/// A service in the table.
+pub(crate) struct Entry(Arc<Service>);
+
+/// A real server in its table. A server of several services is there for each of them.
+pub(crate) struct Server(Arc<Dest>);
+
+fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
+    let [a, b] = addr.words64();
+    siphash::hash(key, &[a, b, rest]) as u32
+}
+
+/// The hash of a service. Ports and protocol tell apart what an address has; a mark has a bit of its own.
+fn service_hash(key: &table::Key, id: &Id) -> u32 {
+    let family = u64::from(id.family.af()) << 32;
+    if id.fwmark != 0 {
+        hash(key, &Addr::v4(id.fwmark), family | 1 << 63)
+    } else {
+        let rest = u64::from(id.protocol) << 16 | u64::from(id.port);
+        hash(key, &id.addr, family | rest)
+    }
+}
+
+fn server_hash(key: &table::Key, family: Family, addr: &Addr, port: Be16) -> u32 {
+    hash(key, addr, u64::from(family.af()) << 32 | u64::from(port))
+}
+
+impl table::Entry for Entry {
+    fn nodes(&self) -> usize {
+        1
+    }
+
+    fn hash(&self, _node: usize, key: &table::Key) -> u32 {
+        service_hash(key, self.0.id())
+    }
+
+    fn cache() -> &'static slab::Cache<Node<Self>> {
+        &SERVICES
+    }
+}
+
+impl table::Entry for Server {
+    fn nodes(&self) -> usize {
+        1
+    }
+
+    fn hash(&self, _node: usize, key: &table::Key) -> u32 {
+        server_hash(key, self.0.family(), self.0.addr(), self.0.port())
+    }
+
+    fn cache() -> &'static slab::Cache<Node<Self>> {
+        &SERVERS
+    }
+}
+
+/// The services and real servers of a namespace.
+///
+/// Functions that change something are called with the namespace's configuration locked.
+pub(crate) struct Services {
+    table: Table<Entry>,
+    servers: Table<Server>,
+    counts: PerFamily<Counts>,
+    /// The load factor that the present size was chosen with.
+    sized_for: I32,
+}
+
+/// A new entry of the service table.
+pub(crate) struct NewService(Unlinked<Entry>);
+
+/// A new entry of the real-server table.
+pub(crate) struct NewServer(Unlinked<Server>);
+
+impl Services {
+    /// Makes empty tables.
+    pub(crate) fn new(lfactor: i32) -> Result<Self> {
+        Ok(Self {
+            table: Table::new(MIN_BITS, 0, false)?,
+            servers: Table::new(MIN_BITS, 0, false)?,
+            counts: PerFamily::default(),
+            sized_for: I32::new(lfactor),
+        })
+    }
+
+    /// How many services of a family there are.
+    pub(crate) fn count(&self, family: Family) -> u32 {
+        self.counts.get(family).all.load()
+    }
+
+    /// Whether there are any services.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count(Family::V4) == 0 && self.count(Family::V6) == 0
+    }
+
+    /// Finds a service by exactly what it is known by: `__ip_vs_service_find()`, `__ip_vs_svc_fwm_find()`.
+    pub(crate) fn find<'g>(&'g self, id: &Id, g: &'g Held) -> Option<&'g Arc<Service>> {
+        let hash = service_hash(self.table.key(), id);
+        let (entry, _) = self.table.find(hash, g, |entry, _| {
+            let other = entry.0.id();
+            if id.fwmark != 0 {
+                other.fwmark == id.fwmark && other.family == id.family
+            } else {
+                other == id
+            }
+        })?;
+        Some(&entry.get().0)
+    }
+
+    /// The service that a packet is for: `ip_vs_service_find()`.
+    ///
+    /// In this order: by mark; by address and port; the FTP service of the address, for what may be one of its data
+    /// connections; the service of all ports of the address.
+    pub(crate) fn lookup<'g>(
+        &'g self,
+        net: &Net,
+        family: Family,
+        fwmark: u32,
+        protocol: u8,
+        addr: &Addr,
+        port: Be16,
+        g: &'g Held,
+    ) -> Option<&'g Arc<Service>> {
+        let counts = self.counts.get(family);
+        let mut id = Id {
+            family,
+            fwmark,
+            protocol: protocol.into(),
+            addr: *addr,
+            port,
+        };
+        if fwmark != 0 && counts.fwmark.load() != 0 {
+            if let Some(service) = self.find(&id, g) {
+                return Some(service);
+            }
+        }
+        id.fwmark = 0;
+
+        if counts.address.load() == 0 {
+            return None;
+        }
+        if let Some(service) = self.find(&id, g) {
+            return Some(service);
+        }
+        if protocol == IPPROTO_TCP
+            && counts.ftp.load() != 0
+            && (port == FTP_DATA_PORT || !net.is_port_privileged(u16::from_be(port)))
+        {
+            id.port = FTP_PORT;
+            if let Some(service) = self.find(&id, g) {
+                return Some(service);
+            }
+        }
+        if counts.any_port.load() != 0 {
+            id.port = 0;
+            return self.find(&id, g);
+        }
+        None
+    }
+
+    /// Whether a packet from this address and port comes from a real server behind NAT: `ip_vs_has_real_service()`.
+    pub(crate) fn is_real_server(
+        &self,
+        family: Family,
+        protocol: u8,
+        addr: &Addr,
+        port: Be16,
+        g: &Held,
+    ) -> bool {
+        let hash = server_hash(self.servers.key(), family, addr, port);
+        let found = self.servers.find(hash, g, |server, _| {
+            let (dest, service) = (&server.0, server.0.service().id());
+            dest.port() == port
+                && dest.addr() == addr
+                && dest.family() == family
+                && (service.protocol == u16::from(protocol) || service.fwmark != 0)
+                && dest.is_masq()
+        });
+        found.is_some()
+    }
+
+    /// Gets ready to add a service.
+    pub(crate) fn prepare(service: Arc<Service>) -> Result<NewService> {
+        Unlinked::new(Entry(service)).map(NewService)
+    }
+
+    /// Adds a service, of an id that is not there.
+    pub(crate) fn add(&self, new: NewService, id: &Id, lfactor: i32) {
+        // Counted first, so that whoever finds it finds the counts, too.
+        self.counts.get(id.family).add(id, 1);
+        rcu::read(|g| {
+            if let Inserted::Exists(_) = self.table.insert(new.0, 0, g, |_, _| false) {
+                self.counts.get(id.family).add(id, u32::MAX);
+            }
+        });
+        self.fit(lfactor);
+    }
+
+    /// Removes a service; those who found it before keep it until their RCU section ends.
+    pub(crate) fn remove(&self, service: &Service, lfactor: i32) {
+        let id = service.id();
+        let hash = service_hash(self.table.key(), id);
+        let removed = rcu::read(|g| {
+            let found = self
+                .table
+                .find(hash, g, |entry, _| core::ptr::eq(&*entry.0, service));
+            found.is_some_and(|(entry, _)| self.table.remove(entry, g))
+        });
+        if removed {
+            self.counts.get(id.family).add(id, u32::MAX);
+            self.fit(lfactor);
+        }
+    }
+
+    /// Gets ready to add a real server.
+    pub(crate) fn prepare_server(dest: Arc<Dest>) -> Result<NewServer> {
+        Unlinked::new(Server(dest)).map(NewServer)
+    }
+
+    /// Adds a real server: `ip_vs_rs_hash()`.
+    pub(crate) fn add_server(&self, new: NewServer) {
+        rcu::read(|g| {
+            self.servers.insert(new.0, 0, g, |_, _| false);
+        });
+    }
+
+    /// Removes a real server, if it is there: `ip_vs_rs_unhash()`.
+    pub(crate) fn remove_server(&self, dest: &Dest) {
+        let hash = server_hash(
+            self.servers.key(),
+            dest.family(),
+            dest.addr(),
+            dest.port(),
+        );
+        rcu::read(|g| {
+            let found = self
+                .servers
+                .find(hash, g, |server, _| core::ptr::eq(&*server.0, dest));
+            if let Some((server, _)) = found {
+                self.servers.remove(server, g);
+            }
+        });
+    }
+
+    /// Fits the sizes to the numbers of entries. Sleeps. Without memory they stay as they are.
+    pub(crate) fn fit(&self, lfactor: i32) {
+        fit(&self.table, &self.sized_for, lfactor);
+        // C has 16 buckets of real servers for ever.
+        let same = I32::new(lfactor);
+        fit(&self.servers, &same, lfactor);
+    }
+
+    /// The number of chains for [`Services::visit()`].
+    pub(crate) fn chains(&self, g: &Held) -> usize {
+        self.table.chains(g)
+    }
+
+    /// Calls `f` for each service of a chain, newest first, until it returns `false`.
+    pub(crate) fn visit<'g>(
+        &'g self,
+        index: usize,
+        g: &'g Held,
+        mut f: impl FnMut(&'g Arc<Service>) -> bool,
+    ) {
+        self.table
+            .visit(index, g, |entry: Ref<'g, Entry>| f(&entry.get().0))
+    }
+
+    /// Calls `f` for each service, in RCU sections of one chain each. Sleeps. With the configuration locked it sees
+    /// each service exactly once.
+    pub(crate) fn each(&self, mut f: impl FnMut(&Arc<Service>, &Held)) {
+        let mut index = 0;
+        while rcu::read(|g| {
+            self.visit(index, g, |service| {
+                f(service, g);
+                true
+            });
+            index < self.chains(g)
+        }) {
+            index = index.wrapping_add(1);
+        }
+    }
+
+    /// Some service of the chain `index`.
+    pub(crate) fn first_of(&self, index: usize) -> Option<Arc<Service>> {
+        rcu::read(|g| {
+            let mut first = None;
+            self.visit(index, g, |service| {
+                first = Some(service.clone());
+                false
+            });
+            first
+        })
+    }
+}
+
+/// Fits the size of a table to the number of its entries, as C does for its service table.
+fn fit<T: table::Entry>(table: &Table<T>, sized_for: &I32, lfactor: i32) {
+    let now = sizing::Table {
+        size: u32::try_from(rcu::read(|g| table.size(g))).unwrap_or(u32::MAX),
+        lfactor: sized_for.load(),
+    };
+    let count = u32::try_from(table.count()).unwrap_or(0);
+    let bounds = sizing::bounds(now, Limits::SERVICES);
+    if count > bounds.upper || count <= bounds.lower || lfactor != now.lfactor {
+        let want = sizing::desired_size(Some(now), count, lfactor, Limits::SERVICES);
+        if want == now.size || table.resize(want.trailing_zeros()).is_ok() {
+            sized_for.store(lfactor);
+        }
+    }
+}
