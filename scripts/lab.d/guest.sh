@@ -88,6 +88,7 @@ the like. Variables named RVS_* and RUST_BACKTRACE are passed on.
   --timeout S   give up after S seconds (600)
   --icount      qemu: one guest nanosecond per instruction, on one processor
   --cpu MODEL   qemu: the processor's model (max)
+  --plugin SPEC qemu: a TCG plugin, with its arguments
   --append STR  more for the kernel's command line
   --no-module   don't build rvs.ko
   --verbose     the whole boot log
@@ -95,7 +96,7 @@ END
 }
 
 cmd_boot() {
-	local guest=${1:-} mem=2G cpus=2 timeout=600 icount='' out='' append='' module=1 quiet=quiet cpu=max
+	local guest=${1:-} mem=2G cpus=2 timeout=600 icount='' out='' append='' module=1 quiet=quiet cpu=max plugin=''
 	[[ -n $guest && $guest != -* ]] || die "boot: name a guest first"
 	shift
 	while (($#)); do
@@ -106,6 +107,7 @@ cmd_boot() {
 		--out) out=$2 && shift 2 ;;
 		--append) append=$2 && shift 2 ;;
 		--cpu) cpu=$2 && shift 2 ;;
+		--plugin) plugin=$2 && shift 2 ;;
 		--icount) icount=1 cpus=1 && shift ;;
 		--no-module) module='' && shift ;;
 		--verbose) quiet='' && shift ;;
@@ -191,6 +193,7 @@ qemu_line() {
 		-fsdev "local,id=root,path=/,security_model=none,multidevs=remap"
 		-device virtio-9p-pci,fsdev=root,mount_tag=root)
 	[[ -z $icount ]] || line+=(-icount "shift=0,sleep=off")
+	[[ -z $plugin ]] || line+=(-plugin "$plugin")
 	[[ -z $out ]] || line+=(-fsdev "local,id=out,path=$out,security_model=none" -device virtio-9p-pci,fsdev=out,mount_tag=out)
 }
 
