@@ -13,19 +13,18 @@ use super::{
 };
 use crate::{
     conn::Way,
+    dest::Dest,
     netns::Netns,
     os::{
-        net::{
-            Handle,
-            Net, //
-        },
+        net::Net,
         netfilter::{
+            self,
             Hook,
-            Hooks,
             Point,
             Spec,
             Verdict, //
         },
+        percpu::Trio,
         rcu::Held,
         skb::{
             Facts,
@@ -64,11 +63,33 @@ pub(super) const fn icmp_proto<const V6: bool>() -> u8 {
     }
 }
 
-/// Registers the hooks of a family. May sleep.
-pub(crate) fn register(net: &Handle, family: Family, netns: Arc<Netns>) -> Result<Hooks<Netns>> {
-    match family {
-        Family::V4 => Hooks::new(net, false, &specs::<false>(), netns),
-        Family::V6 => Hooks::new(net, true, &specs::<true>(), netns),
+/// The hooks of a family in a namespace, registered until this is dropped (which waits for those that run).
+pub(crate) struct Hooks(#[expect(dead_code, reason = "dropping it is what it is for")] netfilter::Hooks<Netns>);
+
+impl Hooks {
+    /// Registers the hooks of a family. May sleep.
+    pub(crate) fn register(netns: &Arc<Netns>, family: Family) -> Result<Self> {
+        let hooks = match family {
+            Family::V4 => {
+                netfilter::Hooks::new(netns.handle(), false, &specs::<false>(), netns.clone())
+            }
+            Family::V6 => {
+                netfilter::Hooks::new(netns.handle(), true, &specs::<true>(), netns.clone())
+            }
+        };
+        Ok(Self(hooks?))
+    }
+}
+
+impl Ctx<'_> {
+    /// The counters that a packet of a destination counts in.
+    #[inline(always)]
+    pub(super) fn counters<'a>(&'a self, dest: &'a Dest) -> Trio<'a> {
+        Trio {
+            dest: &dest.stats.counters,
+            svc: &dest.service().stats.counters,
+            total: &self.netns.totals.counters,
+        }
     }
 }
 

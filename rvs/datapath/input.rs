@@ -126,7 +126,7 @@ fn forward<'a, const V6: bool>(
 pub(super) fn account(ctx: &Ctx<'_>, skb: &Skb<'_>, conn: Ref<'_, Conn>) {
     if let Some(dest) = conn.get().dest() {
         if dest.available() {
-            ctx.netns.counters(dest).packet_in(skb.len(), ctx.g);
+            ctx.counters(dest).packet_in(skb.len(), ctx.g);
         }
     }
 }
@@ -173,12 +173,13 @@ pub(super) fn schedule<'a, const V6: bool>(
     };
     let family = if V6 { Family::V6 } else { Family::V4 };
     let Some(service) = ctx.netns.services.lookup(
-        ctx.g,
+        ctx.net,
         family,
         skb.mark(),
         iph.proto,
         &iph.dst,
         tuple.dport,
+        ctx.g,
     ) else {
         return Verdict::Accept(skb);
     };
@@ -212,8 +213,8 @@ fn begin<'g>(
     {
         return Err(Left::Ignore);
     }
-    if service.fwmark() == 0 && tuple.dport != service.port() {
-        if service.port() == 0 {
+    if service.id().fwmark == 0 && tuple.dport != service.id().port {
+        if service.id().port == 0 {
             pr_err!("Schedule: port zero only supported in persistent services, check your ipvs configuration\n");
         }
         return Err(Left::NoDest);
@@ -223,7 +224,7 @@ fn begin<'g>(
         .create(
             &Param {
                 flow: tuple,
-                daddr: dest.addr(),
+                daddr: *dest.addr(),
                 dport: if dest.port() != 0 {
                     dest.port()
                 } else {
@@ -232,14 +233,14 @@ fn begin<'g>(
                 dest: dest.clone(),
                 fwmark: skb.mark(),
             },
-            ctx.netns.sysctl.conn_max(),
+            i64::from(ctx.netns.sysctl.conn_max()),
             ctx.g,
         )
         .map_err(|why| match why {
             NoConn::Limit | NoConn::Memory => Left::Drop,
         })?;
     if created.is_new {
-        ctx.netns.counters(dest).conn(ctx.g);
+        ctx.counters(dest).conn(ctx.g);
     }
     Ok(created.conn)
 }
@@ -253,7 +254,7 @@ fn leave<'a, const V6: bool>(
     tuple: &Tuple,
 ) -> Verdict<'a> {
     // An FTP service also attracts packets to other ports, for its data connections.
-    if service.port() == FTP && tuple.dport != FTP {
+    if service.id().port == FTP && tuple.dport != FTP {
         return Verdict::Accept(skb);
     }
     output::port_unreachable::<V6>(ctx, &mut skb);

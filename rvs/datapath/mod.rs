@@ -22,4 +22,4 @@ mod packet;
 mod state;
 mod xmit;
 
-pub(crate) use hooks::register;
+pub(crate) use hooks::Hooks;

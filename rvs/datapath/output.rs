@@ -74,7 +74,7 @@ pub(super) fn reply<'a, const V6: bool>(
 pub(super) fn account(ctx: &Ctx<'_>, skb: &Skb<'_>, conn: Ref<'_, Conn>) {
     if let Some(dest) = conn.get().dest() {
         if dest.available() {
-            ctx.netns.counters(dest).packet_out(skb.len(), ctx.g);
+            ctx.counters(dest).packet_out(skb.len(), ctx.g);
         }
     }
 }
@@ -114,7 +114,7 @@ fn refuse<'a, const V6: bool>(
         || !ctx
             .netns
             .services
-            .is_real_server(ctx.g, family, iph.proto, &iph.src, tuple.sport)
+            .is_real_server(family, iph.proto, &iph.src, tuple.sport, ctx.g)
     {
         return Verdict::Accept(skb);
     }

@@ -33,8 +33,6 @@ pub(super) struct Iph {
     pub(super) later_fragment: bool,
     /// IPv4's "don't fragment".
     pub(super) df: bool,
-    /// Time to live or hop limit.
-    pub(super) ttl: u8,
     /// Whether this is the header embedded in an ICMP error: `IP_VS_HDR_ICMP`.
     pub(super) embedded: bool,
 }
@@ -57,7 +55,6 @@ pub(super) fn parse_v4(skb: &Skb<'_>, at: usize) -> Option<Iph> {
         fragment: frag & 0x3fff != 0,
         later_fragment: frag & 0x1fff != 0,
         df: frag & 0x4000 != 0,
-        ttl: h[8],
         embedded: false,
     })
 }
@@ -79,7 +76,6 @@ pub(super) fn parse_v6(skb: &Skb<'_>, at: usize) -> Option<Iph> {
         fragment: false,
         later_fragment: false,
         df: false,
-        ttl: h[7],
         embedded: false,
     };
     if !matches!(iph.proto, 6 | 17 | 58) {
