@@ -368,6 +368,13 @@ fn ipv6_malformed() {
     assert_eq!(find_transport(&chain(12)[..], 0), at(6, 40 + 12 * 8));
     assert_eq!(find_transport(&chain(13)[..], 0), Err(Malformed));
     assert_eq!(ipv6::MAX_EXT_HEADERS, 12);
+    // Even if the one too many is a fragment header, which would end the walk.
+    let mut p = chain(13);
+    p[40 + 11 * 8] = 44;
+    (p[40 + 12 * 8 + 2], p[40 + 12 * 8 + 3]) = (0x05, 0xa8);
+    assert_eq!(find_transport(&p[..], 0), Err(Malformed));
+    p[40 + 10 * 8] = 6;
+    assert_eq!(find_transport(&p[..], 0), at(6, 40 + 11 * 8));
 }
 
 /// A UDP or TCP packet's layer 4 bytes with a right checksum.
@@ -936,6 +943,35 @@ proptest! {
         let mut after = before.clone();
         if nat::rewrite_icmp_v6(&mut after, icmp_at, Some(at % 70), Side::Dst, &a, 1).is_err() {
             prop_assert_eq!(&after, &before);
+        }
+    }
+}
+
+/// Zero has two representations; which one comes out is as in C, and is never "all ones" where a
+/// 32-bit word or more is replaced.
+#[test]
+fn zero_sums() {
+    let values = [
+        0,
+        1,
+        0xfffe,
+        0xffff,
+        0x1_0000,
+        0xffff_0000,
+        0xffff_fffe,
+        u32::MAX,
+    ];
+    for check in [0, 1, 0x8000, 0xfffe, 0xffff] {
+        for from in values {
+            for to in values {
+                let want = kernel::replace4(check, from, to);
+                assert_eq!(checksum::replace4(check, from, to), want);
+                assert_eq!(Delta::new().word32(from, to).update(check), want);
+                assert_ne!(want, 0xffff);
+                let (from, to) = (from as u16, to as u16);
+                let want = kernel::replace2(check, from, to);
+                assert_eq!(checksum::replace2(check, from, to), want);
+            }
         }
     }
 }
