@@ -2,13 +2,13 @@
 # shellcheck shell=bash
 # What goes into a guest, and starting one.
 
-# What `make` takes besides for a module (not a kernel): the module loader of User-Mode Linux knows no PIE relocations.
+# The variables, one a line, that `make` takes for a module of a guest's kernel: the module loader of User-Mode Linux knows no PIE relocations.
 module_make_args() {
 	case $1 in
 	stock) ;;
 	*)
 		kernel_make_args "$1"
-		echo "KRUSTFLAGS='-Crelocation-model=static -Ccode-model=large'"
+		echo "KRUSTFLAGS=-Crelocation-model=static -Ccode-model=large"
 		;;
 	esac
 }
@@ -25,7 +25,7 @@ module_fingerprint() {
 
 # lab_module GUEST: build rvs.ko for GUEST, and a module directory in which modprobe finds it; print the path of rvs.ko.
 lab_module() {
-	local kernel kdir out fingerprint lock args
+	local kernel kdir out fingerprint lock args=()
 	kernel=$(guest_kernel "$1")
 	kdir=$(lab_kdir "$kernel")
 	out=$LAB_TOP/build/$kernel
@@ -36,8 +36,8 @@ lab_module() {
 	fingerprint=$(echo "$kdir $(module_fingerprint)" | hash12)
 	if [[ ! -e $out/rvs.ko || $(cat "$out/.fingerprint" 2>/dev/null) != "$fingerprint" ]]; then
 		rm -f "$out/.fingerprint"
-		args=$(module_make_args "$kernel")
-		in_root bash -euc "$(declare -f module_build); module_build \"\$@\"" -- "$kdir" "$out" "$LAB_TOP" "$args" \
+		mapfile -t args < <(module_make_args "$kernel")
+		in_root bash -euc "$(declare -f module_build); module_build \"\$@\"" -- "$kdir" "$out" "$LAB_TOP" "${args[@]}" \
 			{lock}>&- >&2 || die "rvs.ko does not build for $kernel"
 		echo "$fingerprint" >"$out/.fingerprint"
 	fi
@@ -46,7 +46,8 @@ lab_module() {
 }
 module_build() {
 	local kdir=$1 out=$2 top=$3 release
-	eval "make --no-print-directory -j$(nproc) -C '$kdir' 'M=$top' 'MO=$out' $4 modules"
+	shift 3
+	make --no-print-directory -j"$(nproc)" -C "$kdir" "M=$top" "MO=$out" "$@" modules
 	release=$(cat "$kdir/release")
 	local modules=$out/modules/lib/modules/$release
 	rm -rf "$out/modules"
@@ -145,7 +146,7 @@ cmd_boot() {
 		printf '%q ' "$@"
 		printf '\n}\n'
 	} >"$job/job"
-	append="$quiet panic=-1 oops=panic lab_job=$job lab_init=$LAB_D/init $append"
+	append="$quiet printk.time=1 panic=-1 oops=panic lab_job=$job lab_init=$LAB_D/init $append"
 
 	local line=()
 	case $kernel in

@@ -11,11 +11,11 @@ guest_kernel() {
 	esac
 }
 
-# The variables that `make` takes for a guest's kernel.
+# The variables, one a line, that `make` takes for a guest's kernel.
 kernel_make_args() {
 	case $1 in
 	uml | uml-up | lockdep) echo ARCH=um ;;
-	kasan) echo ARCH=um LLVM=1 ;;
+	kasan) printf '%s\n' ARCH=um LLVM=1 ;;
 	esac
 }
 
