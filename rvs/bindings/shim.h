@@ -71,8 +71,7 @@ void rvs_helper_skb_dev_loopback(struct sk_buff *skb, struct net *net);
 /* rvs_helper_route_facts() */
 #define RVS_RT_VALID 1		/* the route may be used */
 #define RVS_RT_LOCAL 2		/* it leads to this host */
-#define RVS_RT_OLD_LOCAL 4	/* so does the packet's own */
-#define RVS_RT_OLD_INPUT 8	/* the packet's own is of an input device */
+#define RVS_RT_OLD_INPUT 4	/* the packet's own is of an input device */
 u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32 cookie, bool v6, u32 *mtu);
 struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr);
 struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, u32 *cookie);

@@ -267,8 +267,6 @@ u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32
 		return 0;
 	if (rvs_dst_is_local(dst, v6))
 		facts |= RVS_RT_LOCAL;
-	if (rvs_dst_is_local(old, v6))
-		facts |= RVS_RT_OLD_LOCAL;
 	if (v6 ? !!skb->dev : rt_is_input_route(dst_rtable(old)))
 		facts |= RVS_RT_OLD_INPUT;
 	*mtu = dst_mtu(dst);

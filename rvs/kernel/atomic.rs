@@ -20,6 +20,7 @@ macro_rules! word {
         #[repr(transparent)]
         pub(crate) struct $name(Atomic<$ty>);
 
+        #[allow(dead_code)]
         impl $name {
             /// Makes a word that holds `v`.
             pub(crate) const fn new(v: $ty) -> Self {
@@ -98,11 +99,6 @@ number!(
     /// A shared `i32`.
     I32,
     i32
-);
-number!(
-    /// A shared `u64`.
-    U64,
-    u64
 );
 number!(
     /// A shared `i64`.

@@ -54,12 +54,6 @@ impl RouteFacts {
         self.bits & bindings::RVS_RT_LOCAL != 0
     }
 
-    /// The packet's present route does.
-    #[inline(always)]
-    pub(crate) fn old_local(self) -> bool {
-        self.bits & bindings::RVS_RT_OLD_LOCAL != 0
-    }
-
     /// The packet came in from a device.
     #[inline(always)]
     pub(crate) fn old_input(self) -> bool {
