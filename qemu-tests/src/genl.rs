@@ -172,7 +172,7 @@ impl Genl {
             .context("connecting a netlink socket")?;
         sock.set_ext_ack(true).context("NETLINK_EXT_ACK")?;
         sock.set_cap_ack(true).context("NETLINK_CAP_ACK")?;
-        let secs = scaled(10.0).as_secs().cast_signed();
+        let secs = scaled(10.0).as_secs() as i64;
         // SAFETY: the descriptor is the socket's own and outlives the borrow.
         let fd = unsafe { BorrowedFd::borrow_raw(sock.as_raw_fd()) };
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(secs, 0))?;

@@ -123,7 +123,7 @@ pub fn dest_id(rs: SocketAddr) -> Attrs {
 pub fn dest_full(rs: SocketAddr, weight: i32) -> Attrs {
     dest_id(rs)
         .u32(dest::FWD_METHOD, 0)
-        .u32(dest::WEIGHT, weight.cast_unsigned())
+        .u32(dest::WEIGHT, weight as u32)
         .u32(dest::U_THRESH, 0)
         .u32(dest::L_THRESH, 0)
         .u16(dest::ADDR_FAMILY, af_of(rs.ip()))
@@ -271,7 +271,7 @@ impl Dest {
         Ok(Self {
             addr: socket_addr(nest, af, dest::ADDR, dest::PORT)?,
             method: small(nest, dest::FWD_METHOD)?,
-            weight: small::<u32>(nest, dest::WEIGHT)?.cast_signed(),
+            weight: small::<u32>(nest, dest::WEIGHT)? as i32,
             u_thresh: small(nest, dest::U_THRESH)?,
             l_thresh: small(nest, dest::L_THRESH)?,
             active: small(nest, dest::ACTIVE_CONNS)?,

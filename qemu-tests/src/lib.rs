@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Scenario tests of rvs: what boots guests (`rvs-test`), what runs in them (`guest`) and the library of both.
+//! Scenario tests of rvs: what boots guests and what runs in them.
 //!
 //! A scenario is one file in [`scenarios`]. It builds namespaces ([`topo`]), configures IPVS by `ipvsadm` or by raw
 //! netlink ([`ipvs`]), sends real or crafted traffic ([`serve`], [`rig`]) and checks what comes out. Every
 //! scenario is written against the C module first; `PEER=rvs` then runs the very same code.
 
 pub mod genl;
+pub mod guest;
 pub mod ipvs;
 pub mod klog;
 pub mod modules;

@@ -79,8 +79,12 @@ pub fn hex_row(row: &str) -> Result<[u64; 5]> {
 /// Ticks per second of the running kernel: what jiffies in the files and limits of IPVS mean.
 pub fn hz() -> Result<u32> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let config = crate::modules::run("zcat", &["/proc/config.gz"])
-        .or_else(|_| Ok::<_, std::io::Error>(std::fs::read_to_string(format!("/boot/config-{}", release.trim()))?));
+    let config = crate::modules::run("zcat", &["/proc/config.gz"]).or_else(|_| {
+        Ok::<_, std::io::Error>(std::fs::read_to_string(format!(
+            "/boot/config-{}",
+            release.trim()
+        ))?)
+    });
     if let Ok(config) = config {
         if let Some(hz) = config.lines().find_map(|l| l.strip_prefix("CONFIG_HZ=")) {
             return Ok(hz.parse()?);
@@ -88,8 +92,12 @@ pub fn hz() -> Result<u32> {
     }
     // Otherwise count them: /proc/timer_list says how many there were.
     let jiffies = || -> Result<u64> {
-        let text = std::fs::read_to_string("/proc/timer_list").context("reading /proc/timer_list")?;
-        let line = text.lines().find_map(|l| l.trim().strip_prefix("jiffies:")).context("no jiffies")?;
+        let text =
+            std::fs::read_to_string("/proc/timer_list").context("reading /proc/timer_list")?;
+        let line = text
+            .lines()
+            .find_map(|l| l.trim().strip_prefix("jiffies:"))
+            .context("no jiffies")?;
         Ok(line.trim().parse()?)
     };
     let (begin, first) = (std::time::Instant::now(), jiffies()?);

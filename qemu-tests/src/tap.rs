@@ -64,8 +64,7 @@ impl Tap {
         let what = format!("{ifname} in {}", ns.name());
         ns.run(|| {
             let ifindex = nix::net::if_::if_nametoindex(ifname)
-                .with_context(|| format!("no interface {what}"))?
-                .cast_signed();
+                .with_context(|| format!("no interface {what}"))? as i32;
             let proto = (libc::ETH_P_ALL as u16).to_be();
             // SAFETY: plain system call; the result is checked before use.
             let fd =

@@ -18,6 +18,7 @@ use libtest_mimic::{Arguments, Trial};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
+use qemu_tests::guest::InGuest;
 use qemu_tests::klog::is_trouble;
 use qemu_tests::scenario::{Guest, Peer, Scenario};
 use qemu_tests::scenarios;
@@ -37,6 +38,9 @@ enum Sub {
     List,
     /// Lists which scenarios prove which item of the checklist.
     Items,
+    /// What runs in the guest.
+    #[command(subcommand, hide = true)]
+    InGuest(InGuest),
 }
 
 #[derive(Args)]
@@ -59,9 +63,6 @@ struct Run {
     /// Of everything random; printed with each failure.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The program to run in the guest [default: `guest` beside this one].
-    #[arg(long)]
-    guest_bin: Option<PathBuf>,
     /// The module under test [default: what `scripts/lab module GUEST` makes].
     #[arg(long)]
     module: Option<PathBuf>,
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
             items();
             Ok(ExitCode::SUCCESS)
         }
+        Sub::InGuest(half) => Ok(half.start()),
     };
     result.unwrap_or_else(|e| {
         eprintln!("rvs-test: {e:#}");
@@ -206,11 +208,8 @@ impl Run {
         if chosen.is_empty() {
             chosen.extend(scenarios::ALL);
         }
-        let guest_bin = match &self.guest_bin {
-            Some(path) => path.clone(),
-            None => std::env::current_exe()?.with_file_name("guest"),
-        };
-        ensure!(guest_bin.exists(), "{} is not there", guest_bin.display());
+        // The guest sees this program at the same path and runs it too.
+        let guest_bin = std::env::current_exe()?;
         let module = match (&self.module, self.peer) {
             (_, Peer::C) => None,
             (Some(path), _) => {
@@ -370,12 +369,12 @@ impl Hall {
             .args(["--mem", &format!("{}M", memory_mib(self.guest))])
             .args(["--cpus", if self.guest == Guest::Kasan { "1" } else { "2" }])
             .args(["--timeout", &format!("{total:.0}")])
+            .arg("--no-module")
             .arg("--out")
             .arg(out)
             .arg("--")
-            .args(["env", &format!("RVS_SLOW={slow}"), "RUST_BACKTRACE=0"])
             .arg(&self.guest_bin)
-            .arg("run")
+            .args(["in-guest", "run"])
             .arg(format!("--peer={}", self.peer))
             .arg(format!("--guest={}", self.guest))
             .arg(format!("--seed={}", self.seed))
@@ -390,7 +389,7 @@ impl Hall {
             .stderr(Stdio::piped())
             .process_group(0);
         let mut child = command.spawn().context("starting scripts/lab boot")?;
-        let group = Pid::from_raw(child.id().cast_signed());
+        let group = Pid::from_raw(child.id() as i32);
 
         let (sender, lines) = channel();
         let stdout = child.stdout.take().context("no stdout")?;

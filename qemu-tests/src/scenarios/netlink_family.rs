@@ -61,10 +61,10 @@ fn run(cx: &Cx) -> Result<()> {
     let me = std::env::current_exe()?.display().to_string();
     for (cmd, _) in &want {
         let dump = matches!(cmd, 8 | 11);
-        let answer = ns.cmd(&format!("unshare --user --map-root-user --net {me} errno {cmd}{}", if dump { " --dump" } else { "" }))?;
+        let answer = ns.cmd(&format!("unshare --user --map-root-user --net {me} in-guest errno {cmd}{}", if dump { " --dump" } else { "" }))?;
         ensure!(answer.trim() == "1", "command {cmd} in a user namespace: errno {}", answer.trim());
     }
-    let allowed = ns.cmd(&format!("{me} errno 13"))?;
+    let allowed = ns.cmd(&format!("{me} in-guest errno 13"))?;
     ensure!(allowed.trim() == "0", "GET_CONFIG as root: errno {}", allowed.trim());
     Ok(())
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Runs scenarios inside a guest, as root. Started by `scripts/lab boot`; speaks to `rvs-test` over the console:
-//! `RVS-BEGIN name`, then whatever the scenario prints, then exactly one `RVS-VERDICT name ok|FAIL`.
+//! The half of `rvs-test` that runs inside a guest, as root, started by `scripts/lab boot`.
+//!
+//! It speaks to the other half over the console: `RVS-BEGIN name`, then whatever the scenario prints, then exactly one
+//! `RVS-VERDICT name ok|FAIL`.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -10,30 +12,23 @@ use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Subcommand};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
+use crate::genl::{Attrs, Genl};
+use crate::ipvs::Ipvs;
+use crate::klog::{is_trouble, Klog};
+use crate::modules::Modules;
+use crate::scenario::{Cx, Guest, Peer, Scenario};
+use crate::scenarios;
+use crate::wait::{pass, scaled, slow};
 use netlink_sys::protocols::NETLINK_GENERIC;
-use qemu_tests::genl::{Attrs, Genl};
-use qemu_tests::ipvs::Ipvs;
-use qemu_tests::klog::{is_trouble, Klog};
-use qemu_tests::modules::Modules;
-use qemu_tests::scenario::{Cx, Guest, Peer, Scenario};
-use qemu_tests::scenarios;
-use qemu_tests::wait::{pass, scaled, slow};
-
-#[derive(Parser)]
-#[command(about = "Runs scenarios inside a guest")]
-struct Cli {
-    #[command(subcommand)]
-    command: Sub,
-}
 
 #[derive(Subcommand)]
-enum Sub {
+pub enum InGuest {
     /// Runs scenarios one after the other, each with the peer freshly loaded.
     Run {
         #[command(flatten)]
@@ -54,8 +49,9 @@ enum Sub {
     },
 }
 
+/// Where scenarios run.
 #[derive(Args, Clone)]
-struct Place {
+pub struct Place {
     #[arg(long)]
     peer: Peer,
     #[arg(long)]
@@ -92,25 +88,31 @@ impl Place {
     }
 }
 
-fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Sub::Run { place, names } => run(&place, &names),
-        Sub::One { place, name } => one(&place, &name).map(|()| true),
-        Sub::Errno { cmd, dump } => errno(cmd, dump).map(|()| true),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(e) => {
-            println!("{e:?}");
-            ExitCode::FAILURE
+impl InGuest {
+    pub fn start(self) -> ExitCode {
+        let result = match self {
+            Self::Run { place, names } => run(&place, &names),
+            Self::One { place, name } => one(&place, &name).map(|()| true),
+            Self::Errno { cmd, dump } => errno(cmd, dump).map(|()| true),
+        };
+        match result {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(e) => {
+                println!("{e:?}");
+                ExitCode::FAILURE
+            }
         }
     }
 }
 
 fn errno(cmd: u8, dump: bool) -> Result<()> {
     let ipvs = Ipvs::of(Genl::open_here(NETLINK_GENERIC)?)?;
-    let reply = if dump { ipvs.dump(cmd, &Attrs::new())? } else { ipvs.call(cmd, &Attrs::new())? };
+    let reply = if dump {
+        ipvs.dump(cmd, &Attrs::new())?
+    } else {
+        ipvs.call(cmd, &Attrs::new())?
+    };
     println!("{}", reply.errno);
     Ok(())
 }
@@ -172,7 +174,7 @@ fn attend(place: &Place, name: &str) -> Result<()> {
     }
     let loaded = begin.elapsed();
     let mut child = Command::new("/proc/self/exe")
-        .arg("one")
+        .args(["in-guest", "one"])
         .args(place.args())
         .arg(name)
         .process_group(0)
@@ -180,7 +182,7 @@ fn attend(place: &Place, name: &str) -> Result<()> {
         .context("starting the scenario's process")?;
     let outcome = wait(&mut child, scaled(scenario.timeout));
     // Whatever it left behind dies with it; its namespaces go with their last process.
-    let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
     let ran = begin.elapsed();
     let unloaded = modules.unload().context("unloading the peer");
     println!(
