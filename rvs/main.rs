@@ -54,6 +54,7 @@ use crate::{
         notifier::DeviceDown,
         module,
         pernet,
+        rival,
         slab, //
     }, //
 };
@@ -90,7 +91,9 @@ struct Rvs {
     _netns: Arc<pernet::Registration<Control>>,
     // What is freed after a grace period is freed.
     _rcu: module::Barrier,
-    // The memory that it was in.
+    // The C module may come again.
+    _rival: Pin<KBox<rival::Refused>>,
+    // The memory that all was in.
     _caches: [slab::Registration; 3],
 }
 
@@ -102,6 +105,7 @@ impl kernel::Module for Rvs {
             service::SERVERS.register(c"rvs_server")?,
         ];
         let rcu = module::Barrier::new();
+        let rival = KBox::pin_init(rival::Refused::new(c"ip_vs"), GFP_KERNEL)?;
         // First the name, which tells whether the files' names are free: the C module has both or none. Commands that
         // come before the rest is there are told to try again.
         let netlink = KBox::pin_init(genl::Registration::new(netlink::Family::new()), GFP_KERNEL)
@@ -119,6 +123,7 @@ impl kernel::Module for Rvs {
             _devices: devices,
             _netns: netns,
             _rcu: rcu,
+            _rival: rival,
             _caches: caches,
         })
     }

@@ -106,6 +106,7 @@ enum {
 	RVS_NETDEV_DOWN = NETDEV_DOWN,
 	RVS_NOTIFY_DONE = NOTIFY_DONE,
 	RVS_NOTIFY_PRIORITY = ADDRCONF_NOTIFY_PRIORITY + 5,
+	RVS_NOTIFY_REFUSE = NOTIFY_STOP_MASK | (NOTIFY_OK + EBUSY),
 };
 
 struct net *rvs_helper_genl_info_net(const struct genl_info *info);
@@ -140,5 +141,6 @@ bool rvs_helper_net_ratelimit(void);
 struct net *rvs_helper_notifier_net(const void *info);
 void *rvs_helper_seq_data(struct seq_file *seq);
 u64 rvs_helper_total_memory(void);
+bool rvs_helper_module_is_coming(const void *module, unsigned long state, const char *name);
 
 #endif

@@ -198,3 +198,10 @@ u64 rvs_helper_total_memory(void)
 {
 	return (u64)totalram_pages() << PAGE_SHIFT;
 }
+
+bool rvs_helper_module_is_coming(const void *module, unsigned long state, const char *name)
+{
+	const struct module *mod = module;
+
+	return state == MODULE_STATE_COMING && !strcmp(mod->name, name);
+}

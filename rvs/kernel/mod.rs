@@ -23,6 +23,7 @@ pub(crate) mod pernet;
 pub(crate) mod proc;
 pub(crate) mod random;
 pub(crate) mod rcu;
+pub(crate) mod rival;
 pub(crate) mod route;
 pub(crate) mod skb;
 pub(crate) mod slab;
