@@ -146,6 +146,7 @@ cmd_boot() {
 		printf '%q ' "$@"
 		printf '\n}\n'
 	} >"$job/job"
+	local user_append=$append
 	append="$quiet printk.time=1 panic=-1 oops=panic lab_job=$job lab_init=$LAB_D/init $append"
 
 	local line=()
@@ -153,7 +154,7 @@ cmd_boot() {
 	stock) qemu_line ;;
 	*) uml_line ;;
 	esac
-	[[ $guest != virtme ]] || virtme_line "$@"
+	[[ $guest != virtme ]] || virtme_line
 	started=$EPOCHSECONDS
 	LAB_TIMEOUT=$timeout root_namespace "$(lab_root)" "${line[@]}" </dev/null 2>&1 |
 		sed -u 's/\r*$//' | tee "$job/console" || rc=${PIPESTATUS[0]}
@@ -198,6 +199,38 @@ qemu_line() {
 	[[ -z $out ]] || line+=(-fsdev "local,id=out,path=$out,security_model=none" -device virtio-9p-pci,fsdev=out,mount_tag=out)
 }
 
+# virtme-ng brings its own initramfs and first process; ours has only the job to run.
+virtme_line() {
+	local virtme
+	virtme=$(lab_virtme)
+	export LAB_MODULES=$modules
+	# Its -v brings the kernel's console.
+	line=(env "PATH=$virtme/bin:/usr/sbin:/usr/bin:/sbin:/bin" vng -v --run "$kdir/boot/vmlinuz" --root /
+		--disable-kvm --disable-microvm --cpus "$cpus" --memory "$mem" --user root
+		--append "loglevel=5 panic=-1 oops=panic $user_append" --exec "$LAB_D/job $job")
+	[[ -z $out ]] || line+=(--rwdir "/out=$out")
+}
+
+virtme_make() {
+	logged virtme "virtme-ng from PyPI" in_root bash -euc "$(declare -f virtme_install); virtme_install \"\$@\"" -- "$1" "$2"
+}
+virtme_install() {
+	python3 -m venv "$1"
+	"$1/bin/pip" --quiet install virtme-ng
+	grep -lIr "$1" "$1/bin" "$1/pyvenv.cfg" | xargs sed -i "s|$1|$2|g"
+}
+virtme_key() {
+	{
+		root_packages
+		declare -f virtme_install
+	} | hash12
+}
+lab_virtme() {
+	local key
+	key=$(virtme_key)
+	product virtme "$key" virtme_make
+}
+
 help_all() {
 	cat <<'END'
 usage: scripts/lab all
@@ -238,6 +271,8 @@ current_products() {
 	echo "source source-$key"
 	key=$(metadata_key)
 	echo "metadata metadata-$key"
+	key=$(virtme_key)
+	echo "virtme virtme-$key"
 	for kernel in stock uml uml-up lockdep kasan; do
 		key=$(kernel_key "$kernel" | hash12)
 		echo "$kernel $kernel-$key"
@@ -269,7 +304,7 @@ cmd_status() {
 old_products() {
 	local current dir
 	current=$(current_products | cut -d ' ' -f 2)
-	for dir in "$LAB_CACHE"/{root,source,metadata,stock,uml,uml-up,lockdep,kasan}-????????????; do
+	for dir in "$LAB_CACHE"/{root,source,metadata,virtme,stock,uml,uml-up,lockdep,kasan}-????????????; do
 		[[ ! -d $dir ]] || grep -qxF "${dir##*/}" <<<"$current" || echo "$dir"
 	done
 	for dir in "$LAB_CACHE"/tmp-*; do

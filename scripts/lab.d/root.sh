@@ -11,7 +11,7 @@ ROOT_PACKAGES=(
 	linux-source/trixie-backports
 	# what tests, demo and benchmarks run
 	ipvsadm keepalived iproute2 nftables iptables ethtool socat curl iperf3 tcpdump conntrack iputils-ping
-	busybox-static procps psmisc strace gdb qemu-system-x86 python3-venv
+	busybox-static procps psmisc strace gdb qemu-system-x86 python3-venv file jq netcat-openbsd wrk
 	# lint and userspace crates
 	shellcheck pkg-config git ca-certificates
 )
@@ -129,6 +129,8 @@ in_root() {
 # With LAB_TIMEOUT set, it dies after that many seconds.
 root_namespace() {
 	local flags=(--mount --propagation private --pid --fork --kill-child) pid rc=0 limit=()
+	# Changed roots are no mount points, and the one who is inside has private mounts already.
+	! inside || flags[2]=unchanged
 	if [[ $EUID != 0 ]]; then
 		need_user_namespaces
 		flags+=(--map-root-user --map-auto)
