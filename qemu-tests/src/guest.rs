@@ -99,7 +99,10 @@ impl InGuest {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(e) => {
-                println!("{e:?}");
+                println!("Error: {e}");
+                for cause in e.chain().skip(1) {
+                    println!("  because: {cause}");
+                }
                 ExitCode::FAILURE
             }
         }
@@ -177,6 +180,7 @@ fn attend(place: &Place, name: &str) -> Result<()> {
         .args(["in-guest", "one"])
         .args(place.args())
         .arg(name)
+        .env("RUST_BACKTRACE", "0")
         .process_group(0)
         .spawn()
         .context("starting the scenario's process")?;

@@ -79,12 +79,8 @@ pub fn hex_row(row: &str) -> Result<[u64; 5]> {
 /// Ticks per second of the running kernel: what jiffies in the files and limits of IPVS mean.
 pub fn hz() -> Result<u32> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let config = crate::modules::run("zcat", &["/proc/config.gz"]).or_else(|_| {
-        Ok::<_, std::io::Error>(std::fs::read_to_string(format!(
-            "/boot/config-{}",
-            release.trim()
-        ))?)
-    });
+    let config = crate::modules::run("zcat", &["/proc/config.gz"])
+        .or_else(|_| std::fs::read_to_string(format!("/boot/config-{}", release.trim())));
     if let Ok(config) = config {
         if let Some(hz) = config.lines().find_map(|l| l.strip_prefix("CONFIG_HZ=")) {
             return Ok(hz.parse()?);

@@ -180,7 +180,7 @@ impl Rng {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -189,7 +189,7 @@ impl Rng {
 
     /// Less than `n`, which is not zero.
     pub fn below(&mut self, n: usize) -> usize {
-        ((self.next() >> 16) % n as u64) as usize
+        ((self.word() >> 16) % n as u64) as usize
     }
 
     pub fn chance(&mut self, one_in: usize) -> bool {
@@ -197,6 +197,6 @@ impl Rng {
     }
 
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next().to_be_bytes()[1]).collect()
+        (0..n).map(|_| self.word().to_be_bytes()[1]).collect()
     }
 }

@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::Result;
 
 use crate::ns::{Ns, Output};
+use crate::wait::until_true;
 
 /// The virtual addresses, local to the director.
 pub const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 100, 1));
@@ -223,6 +224,19 @@ impl Topo {
             settle(&ns, false)?;
             join(&director, &format!("s{n}"), &ns, n)?;
             rs.push(ns);
+        }
+        for ns in [&client, &director].into_iter().chain(&rs) {
+            until_true("addresses are ready", 5.0, || {
+                // The fifth column holds the flags, 0x40 is tentative.
+                let text = ns.read("/proc/net/if_inet6")?;
+                Ok(text.lines().all(|l| {
+                    let flags = l
+                        .split_whitespace()
+                        .nth(4)
+                        .and_then(|f| u32::from_str_radix(f, 16).ok());
+                    flags.is_some_and(|f| f & 0x40 == 0)
+                }))
+            })?;
         }
         println!("network made in {:.2?}", begin.elapsed());
         Ok(Self {

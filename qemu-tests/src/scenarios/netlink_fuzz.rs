@@ -47,7 +47,7 @@ fn mutate(rng: &mut Rng, attrs: &Attrs) -> Attrs {
                 let len = list[at].1.len();
                 if len > 0 {
                     let byte = rng.below(len);
-                    list[at].1[byte] = [0, 1, 0x7f, 0x80, 0xff, rng.next() as u8][rng.below(6)];
+                    list[at].1[byte] = [0, 1, 0x7f, 0x80, 0xff, rng.word() as u8][rng.below(6)];
                 }
             }
         }
@@ -118,7 +118,7 @@ fn run(cx: &Cx) -> Result<()> {
         payload.extend(&attrs.0);
         if rng.chance(10) && payload.len() > 4 {
             let at = 4 + rng.below(payload.len() - 4);
-            payload[at] = rng.next() as u8;
+            payload[at] = rng.word() as u8;
         }
         if rng.chance(30) {
             payload.truncate(rng.below(payload.len() + 1));

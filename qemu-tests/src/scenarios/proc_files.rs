@@ -149,9 +149,9 @@ fn conns(rig: &Rig) -> Result<()> {
                 compare("header of ip_vs_conn", first, header)?;
                 for expires in [timeout, timeout - 1] {
                     let mut want = String::new();
-                    write!(
+                    writeln!(
                         want,
-                        "{proto:<3} {} {:04X} {} {:04X} {} {:04X} {state:<11} {expires:>7}\n",
+                        "{proto:<3} {} {:04X} {} {:04X} {} {:04X} {state:<11} {expires:>7}",
                         hex(client.ip()),
                         client.port(),
                         hex(vip.ip()),

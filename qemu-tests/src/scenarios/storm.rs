@@ -23,7 +23,7 @@ fn packet(rng: &mut Rng, family: Family, side: Side) -> Vec<u8> {
     let len = [0, 1, 7, 40, 600][rng.below(5)];
     let body = rng.bytes(len);
     let (from, to) = if side == Side::Client { (client, vip) } else { (rs, client) };
-    let flags = rng.next() as u8;
+    let flags = rng.word() as u8;
     let inner = |from, to| match flags & 3 {
         0 => Pkt::udp(from, to, b"inner").bytes(),
         _ => Pkt::tcp(from, to, flags).bytes(),
@@ -36,14 +36,14 @@ fn packet(rng: &mut Rng, family: Family, side: Side) -> Vec<u8> {
             let quoted = if side == Side::Client { inner(vip, client) } else { inner(client, rs) };
             let kind = if family == Family::V4 { [3, 4, 11, 5, 12][rng.below(5)] } else { [1, 2, 3, 4, 100][rng.below(5)] };
             let cut = rng.below(quoted.len() + 1);
-            let error = Pkt::icmp_error(from.ip(), to.ip(), kind, flags & 7, rng.next() as u32, &quoted[..cut]);
+            let error = Pkt::icmp_error(from.ip(), to.ip(), kind, flags & 7, rng.word() as u32, &quoted[..cut]);
             let mut bytes = error.bytes();
             if rng.chance(2) {
                 // Broken inside, with a checksum that fits.
                 let start = bytes.len() - cut;
                 for _ in 0..3 {
                     if cut > 0 {
-                        bytes[start + rng.below(cut)] = rng.next() as u8;
+                        bytes[start + rng.below(cut)] = rng.word() as u8;
                     }
                 }
                 let at = if family == Family::V4 { 20 } else { 40 };
@@ -69,7 +69,7 @@ fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
         1 => {
             for _ in 0..1 + rng.below(4) {
                 let at = rng.below(bytes.len());
-                bytes[at] = rng.next() as u8;
+                bytes[at] = rng.word() as u8;
             }
         }
         // Behind the addresses only, so that it gets there.
@@ -78,7 +78,7 @@ fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
             for _ in 0..1 + rng.below(6) {
                 let rest = bytes.len().saturating_sub(header);
                 if rest > 0 {
-                    bytes[header + rng.below(rest)] = rng.next() as u8;
+                    bytes[header + rng.below(rest)] = rng.word() as u8;
                 }
             }
         }
