@@ -91,6 +91,10 @@ pub(crate) struct Dest {
     tun_port: U32,
     tun_flags: U32,
     svc: Arc<Service>,
+    /// The service's life in which the statistics began.
+    life: U32,
+    /// When it was seen without connections first since it was removed, in jiffies; 0: not yet.
+    pub(crate) idle_since: U32,
     /// The way to the server.
     pub(crate) route: RouteCache,
     /// Traffic.
@@ -113,6 +117,8 @@ impl Dest {
             tun_type: U32::new(0),
             tun_port: U32::new(0),
             tun_flags: U32::new(0),
+            life: U32::new(svc.life()),
+            idle_since: U32::new(0),
             svc,
             route: RouteCache::new(),
             stats: Stats::new()?,
@@ -157,6 +163,19 @@ impl Dest {
         }
         // Method and address family of the way may differ now.
         self.route.reset();
+    }
+
+    /// A removed destination comes back to its service, which may have been removed and come back, too. The second half
+    /// of C `ip_vs_add_dest()`.
+    pub(crate) fn return_as(&self, settings: &Settings) {
+        self.last_weight.store(settings.weight);
+        self.configure(settings);
+        let life = self.svc.life();
+        if self.life.load() != life {
+            self.stats.zero();
+            self.life.store(life);
+        }
+        self.available.store(true);
     }
 
     /// The destination is no longer its service's: C `__ip_vs_unlink_dest()`.

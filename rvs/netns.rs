@@ -31,6 +31,7 @@ use crate::{
     service::{
         self,
         PerFamily,
+        trash::Trash,
         Service,
         Services, //
     },
@@ -117,6 +118,7 @@ pub(crate) struct Netns {
     net: Handle,
     /// Services and real servers.
     pub(crate) services: Services,
+    trash: Trash,
     conns: Once<ConnTable>,
     /// Traffic of all services: C `tot_stats`.
     pub(crate) totals: Stats,
@@ -137,6 +139,7 @@ impl Netns {
         let init = try_pin_init!(Self {
             net,
             services,
+            trash: Trash::new()?,
             conns: Once::new(),
             totals: Stats::new()?,
             timeouts: Timeouts::new(),
@@ -199,8 +202,16 @@ impl Netns {
                 GFP_KERNEL,
             )?),
         };
-        let service = Service::new(*id, settings)?;
-        let new = Services::prepare(service)?;
+        let old = self.trash.find_service(id);
+        let returning = match old {
+            Some(_) => Some(Service::prepare_return(settings.scheduler)?),
+            None => None,
+        };
+        let service = match old {
+            Some(service) => service,
+            None => Service::new(*id, settings)?,
+        };
+        let new = Services::prepare(service.clone())?;
         config.modules.reserve(1, GFP_KERNEL)?;
         let hooks = match self.services.count(id.family) {
             0 => Some(Hooks::register(self, id.family).map_err(|err| {
@@ -218,16 +229,22 @@ impl Netns {
             *config.hooks.get_mut(id.family) = hooks;
         }
         let _ = config.modules.push_within_capacity(module);
+        if let Some(prepared) = returning {
+            self.trash.take_service(&service);
+            service.return_as(settings, prepared);
+        }
         self.services.add(new, id, self.sysctl.svc_lfactor());
         Ok(())
     }
 
     /// Removes a service with all its destinations: `ip_vs_unlink_service()`.
-    pub(crate) fn remove_service(&self, config: &mut Config, service: &Service) {
+    pub(crate) fn remove_service(&self, config: &mut Config, service: &Arc<Service>) {
         let family = service.id().family;
         self.services.remove(service, self.sysctl.svc_lfactor());
         rcu::read(|g| service.each_dest(g, |dest| self.retire(dest)));
         service.retire();
+        self.trash.put_service(service);
+        self.trash.fit(self.sysctl.svc_lfactor());
         if self.services.count(family) == 0 {
             *config.hooks.get_mut(family) = None;
         }
@@ -256,6 +273,35 @@ impl Netns {
         id: &dest::Id,
         settings: &dest::Settings,
     ) -> Result<(), Refusal> {
+        let dest = match self.trash.find(service, id) {
+            Some(dest) => dest,
+            None => {
+                self.check_address(id)?;
+                Dest::new(service.clone(), *id, settings)?
+            }
+        };
+        let server = if is_masq(settings) {
+            Some(Services::prepare_server(dest.clone())?)
+        } else {
+            None
+        };
+        let prepared = service.prepare_add(&dest)?;
+
+        // Nothing fails from here on.
+        if !dest.available() {
+            self.trash.take(&dest);
+            dest.return_as(settings);
+        }
+        if let Some(server) = server {
+            self.services.add_server(server);
+        }
+        service.publish(prepared);
+        self.services.fit(self.sysctl.svc_lfactor());
+        Ok(())
+    }
+
+    /// Refuses addresses that a destination cannot have.
+    fn check_address(&self, id: &dest::Id) -> Result<(), Refusal> {
         match id.family {
             Family::V4 => {
                 if !self.net.v4_is_local_or_unicast(id.addr.v4_be()) {
@@ -275,20 +321,6 @@ impl Netns {
                 self.enable_v6_defrag()?;
             }
         }
-        let dest = Dest::new(service.clone(), *id, settings)?;
-        let server = if dest.is_masq() {
-            Some(Services::prepare_server(dest.clone())?)
-        } else {
-            None
-        };
-        let prepared = service.prepare_add(&dest)?;
-
-        // Nothing fails from here on.
-        if let Some(server) = server {
-            self.services.add_server(server);
-        }
-        service.publish(prepared);
-        self.services.fit(self.sysctl.svc_lfactor());
         Ok(())
     }
 
@@ -300,7 +332,7 @@ impl Netns {
         (index, dest): (usize, Arc<Dest>),
         settings: &dest::Settings,
     ) -> Result<(), Refusal> {
-        let will_be_masq = FwdMethod::from_flags(settings.method) == Some(FwdMethod::Masq);
+        let will_be_masq = is_masq(settings);
         let server = match (dest.is_masq(), will_be_masq) {
             (false, true) => Some(Services::prepare_server(dest.clone())?),
             _ => None,
@@ -330,15 +362,24 @@ impl Netns {
         // Nothing fails from here on.
         self.retire(&dest);
         service.publish(prepared);
+        self.trash.fit(self.sysctl.svc_lfactor());
         Ok(())
     }
 
     /// Takes a destination out of everything but its service: `__ip_vs_del_dest()`.
-    fn retire(&self, dest: &Dest) {
-        // TODO[TRSH]: C keeps removed destinations for two minutes after their last connection, and takes one back with
-        // its connections when it is added again.
+    fn retire(&self, dest: &Arc<Dest>) {
         dest.retire();
         self.services.remove_server(dest);
+        self.trash.put(dest);
+    }
+
+    /// Lets removed destinations go for good that have been idle for long. Returns whether there are others.
+    pub(crate) fn sweep_trash(&self) -> bool {
+        self.configure(|_| {
+            let left = self.trash.sweep();
+            self.trash.fit(self.sysctl.svc_lfactor());
+            left
+        })
     }
 
     /// Starts all statistics over: `ip_vs_zero_all()`.
@@ -385,6 +426,11 @@ impl Netns {
             .enable_v6_defrag()
             .map_err(|err| Refusal::new(err, c"IPv6 defragmentation cannot be enabled"))
     }
+}
+
+/// Whether a destination of these settings is one that packets are rewritten for.
+fn is_masq(settings: &dest::Settings) -> bool {
+    FwdMethod::from_flags(settings.method) == Some(FwdMethod::Masq)
 }
 
 /// Whether an `AF_` number is that of a family that can be balanced here: `ip_vs_is_af_valid()`.

@@ -6,6 +6,7 @@
 //! configuration replaces as a whole. Weights and counters live in the destinations and change in place.
 
 mod table;
+pub(crate) mod trash;
 
 pub(crate) use table::{
     PerFamily,
@@ -78,6 +79,16 @@ pub(crate) struct Id {
 }
 
 impl Id {
+    /// Whether both mean the same service.
+    #[inline]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        if other.fwmark != 0 {
+            self.fwmark == other.fwmark && self.family == other.family
+        } else {
+            self == other
+        }
+    }
+
     /// As the core's texts want it.
     pub(crate) fn shown(&self) -> ServiceId<'_> {
         if self.fwmark != 0 {
@@ -168,6 +179,10 @@ pub(crate) struct Service {
     backends: RcuCell<Backends>,
     /// What the scheduler remembers between two picks: C `sched_data`, `sched_lock`.
     state: SpinBh<State>,
+    /// How often it was removed and came back, with its destinations: see [`trash`].
+    life: U32,
+    /// How many of its destinations are in the trash.
+    in_trash: U32,
     /// Traffic.
     pub(crate) stats: Stats,
 }
@@ -176,24 +191,47 @@ pub(crate) struct Service {
 impl Service {
     /// Makes a service without destinations that nobody knows yet. May sleep.
     pub(crate) fn new(id: Id, settings: &Settings) -> Result<Arc<Self>> {
-        let backends = Backends {
-            kind: settings.scheduler,
-            dests: KVec::new(),
-        };
         let service = Self {
             id,
             flags: U32::new(settings.flags | svc_flag::HASHED),
             timeout: U32::new(settings.timeout),
             netmask: U32::new(settings.netmask),
-            backends: RcuCell::new(RcuBox::new(backends, GFP_KERNEL)?),
+            backends: RcuCell::new(Self::prepare_return(settings.scheduler)?),
             state: SpinBh::new(
                 State::new(settings.scheduler),
                 c_str!("rvs_sched"),
                 static_lock_class!(),
             ),
+            life: U32::new(0),
+            in_trash: U32::new(0),
             stats: Stats::new()?,
         };
         Ok(Arc::new(service, GFP_KERNEL)?)
+    }
+
+    /// Gets ready to bring a removed service back, without destinations. May sleep.
+    pub(crate) fn prepare_return(scheduler: Kind) -> Result<RcuBox<Backends>> {
+        let backends = Backends {
+            kind: scheduler,
+            dests: KVec::new(),
+        };
+        RcuBox::new(backends, GFP_KERNEL)
+    }
+
+    /// Brings a removed service back as a new one that only shares its memory, and that of its destinations, with the
+    /// old. `prepared` is for the scheduler of `settings`.
+    pub(crate) fn return_as(&self, settings: &Settings, prepared: RcuBox<Backends>) {
+        self.life.add(1);
+        self.stats.zero();
+        self.store(settings);
+        let mut state = self.state.lock();
+        *state = State::new(settings.scheduler);
+        self.backends.replace(Some(prepared));
+    }
+
+    /// Tells one life of the service from another.
+    pub(crate) fn life(&self) -> u32 {
+        self.life.load()
     }
 
     /// What it is known by.
@@ -260,10 +298,14 @@ impl Service {
         if old.is_some_and(|kind| kind != settings.scheduler) {
             self.change_scheduler(settings.scheduler)?;
         }
+        self.store(settings);
+        Ok(())
+    }
+
+    fn store(&self, settings: &Settings) {
         self.flags.store(settings.flags | svc_flag::HASHED);
         self.timeout.store(settings.timeout);
         self.netmask.store(settings.netmask);
-        Ok(())
     }
 
     fn change_scheduler(&self, kind: Kind) -> Result {

@@ -22,6 +22,7 @@ use crate::{
         rcu::Held,
         work::Job, //
     },
+    service::trash::SWEEP,
     HZ, //
 };
 use kernel::{
@@ -45,6 +46,7 @@ pub(crate) struct Control {
     estimator: Job<Netns>,
     keeper: Job<Netns>,
     reaper: Job<Netns>,
+    sweeper: Job<Netns>,
     netns: Contents,
 }
 
@@ -60,9 +62,10 @@ impl Control {
         self.keeper.start(1);
     }
 
-    /// Ends, soon, the connections of removed destinations, if the namespace wants that: C
-    /// `ip_vs_enqueue_expire_nodest_conns()`.
+    /// Starts the work that removed destinations need: their connections end soon, if the namespace wants that (C
+    /// `ip_vs_enqueue_expire_nodest_conns()`), and they themselves some time later.
     fn lost_dest(&self) {
+        self.sweeper.start(SWEEP);
         if self.netns().sysctl.expire_nodest_conn() {
             self.reaper.start(1);
         }
@@ -91,6 +94,11 @@ fn reap(netns: &Netns) -> Option<u32> {
     None
 }
 
+/// Lets removed destinations go that are idle.
+fn sweep(netns: &Netns) -> Option<u32> {
+    netns.sweep_trash().then_some(SWEEP)
+}
+
 impl PerNet for Control {
     fn id() -> &'static Id {
         &ID
@@ -106,6 +114,7 @@ impl PerNet for Control {
                 estimator: Job::new(netns.clone(), estimate)?,
                 keeper: Job::new(netns.clone(), keep)?,
                 reaper: Job::new(netns.clone(), reap)?,
+                sweeper: Job::new(netns.clone(), sweep)?,
                 netns: Contents(netns),
             },
             GFP_KERNEL,

@@ -42,11 +42,6 @@ impl Rule {
         Self::new(bindings::NLA_NUL_STRING, len)
     }
 
-    /// At least `len` bytes.
-    pub(crate) const fn at_least(len: u16) -> Self {
-        Self::new(bindings::NLA_UNSPEC, len)
-    }
-
     const fn new(kind: u32, len: u16) -> Self {
         Self(bindings::nla_policy {
             type_: kind as u8,

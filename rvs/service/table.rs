@@ -59,7 +59,7 @@ pub(crate) static SERVICES: slab::Cache<Node<Entry>> = slab::Cache::new();
 pub(crate) static SERVERS: slab::Cache<Node<Server>> = slab::Cache::new();
 
 /// The least size of both tables in bits: `IP_VS_SVC_TAB_MIN_BITS`, `IP_VS_RTAB_BITS`.
-const MIN_BITS: u32 = 4;
+pub(super) const MIN_BITS: u32 = 4;
 
 /// Something for each address family.
 #[derive(Default)]
@@ -115,10 +115,10 @@ impl Counts {
 }
 
 /// A service in the table.
-pub(crate) struct Entry(Arc<Service>);
+pub(crate) struct Entry(pub(super) Arc<Service>);
 
 /// A real server in its table. A server of several services is there for each of them.
-pub(crate) struct Server(Arc<Dest>);
+pub(crate) struct Server(pub(super) Arc<Dest>);
 
 fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
     let [a, b] = addr.words64();
@@ -126,7 +126,7 @@ fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
 }
 
 /// The hash of a service. Ports and protocol tell apart what an address has; a mark has a bit of its own.
-fn service_hash(key: &table::Key, id: &Id) -> u32 {
+pub(super) fn service_hash(key: &table::Key, id: &Id) -> u32 {
     let family = u64::from(id.family.af()) << 32;
     if id.fwmark != 0 {
         hash(key, &Addr::v4(id.fwmark), family | 1 << 63)
@@ -136,7 +136,7 @@ fn service_hash(key: &table::Key, id: &Id) -> u32 {
     }
 }
 
-fn server_hash(key: &table::Key, family: Family, addr: &Addr, port: Be16) -> u32 {
+pub(super) fn server_hash(key: &table::Key, family: Family, addr: &Addr, port: Be16) -> u32 {
     hash(key, addr, u64::from(family.af()) << 32 | u64::from(port))
 }
 
@@ -210,12 +210,7 @@ impl Services {
     pub(crate) fn find<'g>(&'g self, id: &Id, g: &'g Held) -> Option<&'g Arc<Service>> {
         let hash = service_hash(self.table.key(), id);
         let (entry, _) = self.table.find(hash, g, |entry, _| {
-            let other = entry.0.id();
-            if id.fwmark != 0 {
-                other.fwmark == id.fwmark && other.family == id.family
-            } else {
-                other == id
-            }
+            entry.0.id().is_same(id)
         })?;
         Some(&entry.get().0)
     }
@@ -357,10 +352,9 @@ impl Services {
 
     /// Fits the sizes to the numbers of entries. Sleeps. Without memory they stay as they are.
     pub(crate) fn fit(&self, lfactor: i32) {
-        fit(&self.table, &self.sized_for, lfactor);
+        fit(&self.table, Some(&self.sized_for), lfactor);
         // C has 16 buckets of real servers for ever.
-        let same = I32::new(lfactor);
-        fit(&self.servers, &same, lfactor);
+        fit(&self.servers, None, lfactor);
     }
 
     /// The number of chains for [`Services::visit()`].
@@ -407,17 +401,19 @@ impl Services {
     }
 }
 
-/// Fits the size of a table to the number of its entries, as C does for its service table.
-fn fit<T: table::Entry>(table: &Table<T>, sized_for: &I32, lfactor: i32) {
+/// Fits the size of a table to the number of its entries, as C does for its service table. `sized_for` is the load factor
+/// that the present size was chosen with, for a table that follows changes of it.
+pub(super) fn fit<T: table::Entry>(table: &Table<T>, sized_for: Option<&I32>, lfactor: i32) {
     let now = sizing::Table {
         size: u32::try_from(rcu::read(|g| table.size(g))).unwrap_or(u32::MAX),
-        lfactor: sized_for.load(),
+        lfactor: sized_for.map_or(lfactor, I32::load),
     };
     let count = u32::try_from(table.count()).unwrap_or(0);
     let bounds = sizing::bounds(now, Limits::SERVICES);
     if count > bounds.upper || count <= bounds.lower || lfactor != now.lfactor {
         let want = sizing::desired_size(Some(now), count, lfactor, Limits::SERVICES);
-        if want == now.size || table.resize(want.trailing_zeros()).is_ok() {
+        let done = want == now.size || table.resize(want.trailing_zeros()).is_ok();
+        if let (true, Some(sized_for)) = (done, sized_for) {
             sized_for.store(lfactor);
         }
     }

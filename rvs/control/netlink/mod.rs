@@ -383,15 +383,11 @@ fn dump_dests(control: &Control, dump: &mut Dump<'_>) {
 
 /// NEW_DAEMON, DEL_DAEMON: there are no sync daemons yet.
 fn daemon(request: &Request<'_>) -> Error {
-    let nest = request.attr(attr::DAEMON);
-    match nest {
-        None => request.refuse(EINVAL, c"attribute DAEMON is missing", None),
-        Some(_) => request.refuse(
-            EOPNOTSUPP,
-            c"connection synchronization is not supported",
-            nest,
-        ),
-    }
+    request.refuse(
+        EOPNOTSUPP,
+        c"connection synchronization is not supported",
+        request.attr(attr::DAEMON),
+    )
 }
 
 /// Parses an address family, or says why not.

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Removed destinations that may come back: C `dest_trash`.
+//!
+//! A destination that is added again soon after it was removed is the same one as before, so that its connections go on
+//! and count. It stays here while it has connections and two minutes longer. C moves it to whatever service has the old
+//! one's address now; here the removed service stays with its destinations, and is the one that is added again.
+//!
+//! Everything here is called with the namespace's configuration locked.
+
+use super::{
+    table::{
+        fit,
+        server_hash,
+        service_hash,
+        Entry,
+        Server,
+        MIN_BITS, //
+    },
+    Id,
+    Service, //
+};
+use crate::{
+    dest::{
+        self,
+        Dest, //
+    },
+    os::{
+        rcu,
+        table::{
+            Table,
+            Unlinked, //
+        },
+        time, //
+    },
+    HZ, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use rvs_core::timeout::Deadline;
+
+/// How long a destination without connections stays, in seconds; it is looked at twice in that time. C
+/// `IP_VS_DEST_TRASH_PERIOD`.
+const KEEP_SECS: u32 = 120;
+
+/// In how many jiffies to look again: see [`Trash::sweep()`].
+pub(crate) const SWEEP: u32 = HZ.from_secs_u32(KEEP_SECS / 2);
+
+/// Removed destinations, and the removed services that they belong to.
+pub(crate) struct Trash {
+    dests: Table<Server>,
+    services: Table<Entry>,
+}
+
+impl Trash {
+    /// Makes an empty one.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            dests: Table::new(MIN_BITS, 0, false)?,
+            services: Table::new(MIN_BITS, 0, false)?,
+        })
+    }
+
+    /// Keeps a removed destination. Without memory it cannot come back, that is all.
+    pub(crate) fn put(&self, dest: &Arc<Dest>) {
+        dest.idle_since.store(0);
+        if let Ok(new) = Unlinked::new(Server(dest.clone())) {
+            dest.service().in_trash.add(1);
+            rcu::read(|g| {
+                self.dests.insert(new, 0, g, |_, _| false);
+            });
+        }
+    }
+
+    /// Keeps a removed service, if any of its destinations is kept.
+    pub(crate) fn put_service(&self, service: &Arc<Service>) {
+        if service.in_trash.load() == 0 {
+            return;
+        }
+        if let Ok(new) = Unlinked::new(Entry(service.clone())) {
+            rcu::read(|g| {
+                self.services.insert(new, 0, g, |_, _| false);
+            });
+        }
+    }
+
+    /// The destination of `service` with this id: `ip_vs_trash_get_dest()`.
+    pub(crate) fn find(&self, service: &Service, id: &dest::Id) -> Option<Arc<Dest>> {
+        let hash = server_hash(self.dests.key(), id.family, &id.addr, id.port);
+        rcu::read(|g| {
+            let (server, _) = self.dests.find(hash, g, |server, _| {
+                server.0.id() == id && core::ptr::eq(&**server.0.service(), service)
+            })?;
+            Some(server.0.clone())
+        })
+    }
+
+    /// The service with this id.
+    pub(crate) fn find_service(&self, id: &Id) -> Option<Arc<Service>> {
+        let hash = service_hash(self.services.key(), id);
+        rcu::read(|g| {
+            let (entry, _) = self
+                .services
+                .find(hash, g, |entry, _| entry.0.id().is_same(id))?;
+            Some(entry.0.clone())
+        })
+    }
+
+    /// Takes a destination out that was found here.
+    pub(crate) fn take(&self, dest: &Dest) {
+        let hash = server_hash(
+            self.dests.key(),
+            dest.family(),
+            dest.addr(),
+            dest.port(),
+        );
+        rcu::read(|g| {
+            let found = self
+                .dests
+                .find(hash, g, |server, _| core::ptr::eq(&*server.0, dest));
+            if found.is_some_and(|(server, _)| self.dests.remove(server, g)) {
+                dest.service().in_trash.sub(1);
+            }
+        });
+    }
+
+    /// Takes a service out that was found here.
+    pub(crate) fn take_service(&self, service: &Service) {
+        let hash = service_hash(self.services.key(), service.id());
+        rcu::read(|g| {
+            let found = self
+                .services
+                .find(hash, g, |entry, _| core::ptr::eq(&*entry.0, service));
+            if let Some((entry, _)) = found {
+                self.services.remove(entry, g);
+            }
+        });
+    }
+
+    /// Lets go what has been idle long enough: `ip_vs_dest_trash_expire()`. Sleeps. Returns whether anything is left.
+    pub(crate) fn sweep(&self) -> bool {
+        let now = time::jiffies();
+        self.dests.retain(|server| {
+            let keep = keeps(&server.0, now);
+            if !keep {
+                server.0.service().in_trash.sub(1);
+            }
+            keep
+        });
+        self.services
+            .retain(|entry| entry.0.in_trash.load() != 0);
+        self.dests.count() != 0
+    }
+
+    /// Fits the sizes to the numbers of entries. Sleeps.
+    pub(crate) fn fit(&self, lfactor: i32) {
+        fit(&self.dests, None, lfactor);
+        fit(&self.services, None, lfactor);
+    }
+}
+
+/// Whether a destination stays; notes when it became idle.
+fn keeps(dest: &Dest, now: u32) -> bool {
+    if dest.total() != 0 || dest.persistent() != 0 {
+        return true;
+    }
+    let since = dest.idle_since.load();
+    if since == 0 {
+        dest.idle_since.store(now.max(1));
+        return true;
+    }
+    let end = Deadline::after(since as usize, HZ.from_secs_u32(KEEP_SECS));
+    !end.passed(now as usize)
+}
