@@ -623,6 +623,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "the models are slow")]
     fn rr_and_wrr_are_as_their_models(ops in prop::collection::vec(op(), 1..80)) {
         let mut list = List::default();
         let mut rr = State::new(Kind::Rr);
