@@ -51,8 +51,8 @@ use crate::{
     },
     os::{
         genl,
-        notifier::DeviceDown,
         module,
+        notifier::DeviceDown,
         pernet,
         rival,
         slab, //

@@ -30,8 +30,8 @@ use crate::{
     refusal::Refusal,
     service::{
         self,
-        PerFamily,
         trash::Trash,
+        PerFamily,
         Service,
         Services, //
     },
@@ -190,8 +190,8 @@ impl Netns {
         id: &service::Id,
         settings: &service::Settings,
     ) -> Result<(), Refusal> {
-        let module = module::Ref::get()
-            .map_err(|err| Refusal::new(err, c"the module is being unloaded"))?;
+        let module =
+            module::Ref::get().map_err(|err| Refusal::new(err, c"the module is being unloaded"))?;
         if id.family == Family::V6 {
             self.enable_v6_defrag()?;
         }

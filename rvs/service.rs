@@ -148,7 +148,7 @@ impl Pool for Backends {
 
     #[inline]
     fn overloaded(&self, i: usize) -> bool {
-        self.dests.get(i).map_or(true, |dest| dest.overloaded())
+        self.dests.get(i).is_none_or(|dest| dest.overloaded())
     }
 
     #[inline]

@@ -50,9 +50,7 @@ impl Records for Services {
     type Data = Netns;
 
     fn reaches(netns: &Netns, at: u64) -> bool {
-        chain(at).map_or(true, |index| {
-            rcu::read(|g| index < netns.services.chains(g))
-        })
+        chain(at).is_none_or(|index| rcu::read(|g| index < netns.services.chains(g)))
     }
 
     fn show(netns: &Netns, at: u64, out: &Out<'_>) {
@@ -83,7 +81,7 @@ impl Records for Conns {
     type Data = Netns;
 
     fn reaches(netns: &Netns, at: u64) -> bool {
-        chain(at).map_or(true, |index| {
+        chain(at).is_none_or(|index| {
             let conns = netns.conns();
             rcu::read(|g| conns.is_some_and(|conns| index < conns.chains(g)))
         })

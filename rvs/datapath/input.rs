@@ -25,7 +25,10 @@ use crate::{
         },
         table::Ref, //
     },
-    service::Service,
+    service::{
+        self,
+        Service, //
+    },
 };
 use kernel::prelude::*;
 use rvs_core::{
@@ -172,15 +175,14 @@ pub(super) fn schedule<'a, const V6: bool>(
         return Verdict::Drop(skb);
     };
     let family = if V6 { Family::V6 } else { Family::V4 };
-    let Some(service) = ctx.netns.services.lookup(
-        ctx.net,
+    let wanted = service::Id {
         family,
-        skb.mark(),
-        iph.proto,
-        &iph.dst,
-        tuple.dport,
-        ctx.g,
-    ) else {
+        fwmark: skb.mark(),
+        protocol: iph.proto.into(),
+        addr: iph.dst,
+        port: tuple.dport,
+    };
+    let Some(service) = ctx.netns.services.lookup(ctx.net, wanted, ctx.g) else {
         return Verdict::Accept(skb);
     };
     let Some(conns) = ctx.netns.conns() else {

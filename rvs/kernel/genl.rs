@@ -66,7 +66,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
 pub(crate) struct Command(bindings::genl_small_ops);
 
 impl Command {
-    const fn new(number: u8) -> bindings::genl_small_ops {
+    const fn raw(number: u8) -> bindings::genl_small_ops {
         bindings::genl_small_ops {
             doit: None,
             dumpit: None,
@@ -74,7 +74,8 @@ impl Command {
             internal_flags: 0,
             flags: bindings::GENL_ADMIN_PERM as u8,
             validate: (bindings::genl_validate_flags_GENL_DONT_VALIDATE_STRICT
-                | bindings::genl_validate_flags_GENL_DONT_VALIDATE_DUMP) as u8,
+                | bindings::genl_validate_flags_GENL_DONT_VALIDATE_DUMP)
+                as u8,
         }
     }
 
@@ -82,7 +83,7 @@ impl Command {
     pub(crate) const fn doing<H: Handler>(number: u8) -> Self {
         Self(bindings::genl_small_ops {
             doit: Some(doit::<H>),
-            ..Self::new(number)
+            ..Self::raw(number)
         })
     }
 
@@ -90,7 +91,7 @@ impl Command {
     pub(crate) const fn dumping<H: Handler>(number: u8) -> Self {
         Self(bindings::genl_small_ops {
             dumpit: Some(dumpit::<H>),
-            ..Self::new(number)
+            ..Self::raw(number)
         })
     }
 
@@ -99,7 +100,7 @@ impl Command {
         Self(bindings::genl_small_ops {
             doit: Some(doit::<H>),
             dumpit: Some(dumpit::<H>),
-            ..Self::new(number)
+            ..Self::raw(number)
         })
     }
 }
@@ -320,10 +321,7 @@ impl<'a> Dump<'a> {
     }
 
     /// Parses the top-level attributes of the request that asked for the dump.
-    pub(crate) fn attrs<const N: usize>(
-        &self,
-        policy: &'static Policy<N>,
-    ) -> Result<Attrs<'a, N>> {
+    pub(crate) fn attrs<const N: usize>(&self, policy: &'static Policy<N>) -> Result<Attrs<'a, N>> {
         // SAFETY: The request's header is valid for `'a`.
         unsafe { Attrs::of_message(self.cb.nlh, policy, self.explain()) }
     }

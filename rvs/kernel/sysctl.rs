@@ -78,7 +78,11 @@ impl<D: Send + Sync + 'static> Registration<D> {
                 procname: var.name.as_char_ptr(),
                 data: (&raw const *data).cast_mut().cast::<c_void>(),
                 maxlen: size_of::<c_int>() as c_int,
-                mode: if var.host_only && read_only { 0o444 } else { 0o644 },
+                mode: if var.host_only && read_only {
+                    0o444
+                } else {
+                    0o644
+                },
                 proc_handler: Some(handle::<D>),
                 extra1: core::ptr::from_ref(var).cast_mut().cast::<c_void>(),
                 ..Default::default()
@@ -146,4 +150,3 @@ unsafe extern "C" fn handle<D: Send + Sync + 'static>(
         Ok(0)
     })
 }
-

@@ -129,15 +129,15 @@ fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
 pub(super) fn service_hash(key: &table::Key, id: &Id) -> u32 {
     let family = u64::from(id.family.af()) << 32;
     if id.fwmark != 0 {
-        hash(key, &Addr::v4(id.fwmark), family | 1 << 63)
+        hash(key, &Addr::v4(id.fwmark), family | (1 << 63))
     } else {
-        let rest = u64::from(id.protocol) << 16 | u64::from(id.port);
+        let rest = (u64::from(id.protocol) << 16) | u64::from(id.port);
         hash(key, &id.addr, family | rest)
     }
 }
 
 pub(super) fn server_hash(key: &table::Key, family: Family, addr: &Addr, port: Be16) -> u32 {
-    hash(key, addr, u64::from(family.af()) << 32 | u64::from(port))
+    hash(key, addr, (u64::from(family.af()) << 32) | u64::from(port))
 }
 
 impl table::Entry for Entry {
@@ -209,35 +209,21 @@ impl Services {
     /// Finds a service by exactly what it is known by: `__ip_vs_service_find()`, `__ip_vs_svc_fwm_find()`.
     pub(crate) fn find<'g>(&'g self, id: &Id, g: &'g Held) -> Option<&'g Arc<Service>> {
         let hash = service_hash(self.table.key(), id);
-        let (entry, _) = self.table.find(hash, g, |entry, _| {
-            entry.0.id().is_same(id)
-        })?;
+        let (entry, _) = self
+            .table
+            .find(hash, g, |entry, _| entry.0.id().is_same(id))?;
         Some(&entry.get().0)
     }
 
-    /// The service that a packet is for: `ip_vs_service_find()`.
+    /// The service that a packet is for, which has this mark and goes to this address: `ip_vs_service_find()`.
     ///
     /// In this order: by mark; by address and port; the FTP service of the address, for what may be one of its data
     /// connections; the service of all ports of the address.
-    pub(crate) fn lookup<'g>(
-        &'g self,
-        net: &Net,
-        family: Family,
-        fwmark: u32,
-        protocol: u8,
-        addr: &Addr,
-        port: Be16,
-        g: &'g Held,
-    ) -> Option<&'g Arc<Service>> {
-        let counts = self.counts.get(family);
-        let mut id = Id {
-            family,
-            fwmark,
-            protocol: protocol.into(),
-            addr: *addr,
-            port,
-        };
-        if fwmark != 0 && counts.fwmark.load() != 0 {
+    pub(crate) fn lookup<'g>(&'g self, net: &Net, id: Id, g: &'g Held) -> Option<&'g Arc<Service>> {
+        let mut id = id;
+        let port = id.port;
+        let counts = self.counts.get(id.family);
+        if id.fwmark != 0 && counts.fwmark.load() != 0 {
             if let Some(service) = self.find(&id, g) {
                 return Some(service);
             }
@@ -250,7 +236,7 @@ impl Services {
         if let Some(service) = self.find(&id, g) {
             return Some(service);
         }
-        if protocol == IPPROTO_TCP
+        if id.protocol == u16::from(IPPROTO_TCP)
             && counts.ftp.load() != 0
             && (port == FTP_DATA_PORT || !net.is_port_privileged(u16::from_be(port)))
         {
@@ -334,12 +320,7 @@ impl Services {
 
     /// Removes a real server, if it is there: `ip_vs_rs_unhash()`.
     pub(crate) fn remove_server(&self, dest: &Dest) {
-        let hash = server_hash(
-            self.servers.key(),
-            dest.family(),
-            dest.addr(),
-            dest.port(),
-        );
+        let hash = server_hash(self.servers.key(), dest.family(), dest.addr(), dest.port());
         rcu::read(|g| {
             let found = self
                 .servers

@@ -110,12 +110,7 @@ impl Trash {
 
     /// Takes a destination out that was found here.
     pub(crate) fn take(&self, dest: &Dest) {
-        let hash = server_hash(
-            self.dests.key(),
-            dest.family(),
-            dest.addr(),
-            dest.port(),
-        );
+        let hash = server_hash(self.dests.key(), dest.family(), dest.addr(), dest.port());
         rcu::read(|g| {
             let found = self
                 .dests
@@ -149,8 +144,7 @@ impl Trash {
             }
             keep
         });
-        self.services
-            .retain(|entry| entry.0.in_trash.load() != 0);
+        self.services.retain(|entry| entry.0.in_trash.load() != 0);
         self.dests.count() != 0
     }
 

@@ -101,7 +101,9 @@ fn statistics(msg: &Writer<'_>, short: u16, long: u16, snapshot: &Snapshot) -> R
     ];
     let values = || {
         let all = snapshot.total.all().into_iter();
-        numbers.into_iter().zip(Iterator::chain(all, snapshot.rates.all()))
+        numbers
+            .into_iter()
+            .zip(Iterator::chain(all, snapshot.rates.all()))
     };
 
     msg.nest(short, |msg| {

@@ -54,18 +54,18 @@ const DEST_ATTRS: usize = dest_attr::MAX as usize + 1;
 
 static SERVICE_POLICY: Policy<SERVICE_ATTRS> = [
     Rule::ANY,
-    Rule::U16,                                    // AF
-    Rule::U16,                                    // PROTOCOL
-    Rule::binary(ADDR_LEN),                       // ADDR
-    Rule::U16,                                    // PORT
-    Rule::U32,                                    // FWMARK
-    Rule::string(SCHEDNAME_MAXLEN as u16 - 1),    // SCHED_NAME
-    Rule::binary(FLAGS_LEN),                      // FLAGS
-    Rule::U32,                                    // TIMEOUT
-    Rule::U32,                                    // NETMASK
-    Rule::NESTED,                                 // STATS
-    Rule::string(PENAME_MAXLEN as u16),           // PE_NAME
-    Rule::ANY,                                    // STATS64
+    Rule::U16,                                 // AF
+    Rule::U16,                                 // PROTOCOL
+    Rule::binary(ADDR_LEN),                    // ADDR
+    Rule::U16,                                 // PORT
+    Rule::U32,                                 // FWMARK
+    Rule::string(SCHEDNAME_MAXLEN as u16 - 1), // SCHED_NAME
+    Rule::binary(FLAGS_LEN),                   // FLAGS
+    Rule::U32,                                 // TIMEOUT
+    Rule::U32,                                 // NETMASK
+    Rule::NESTED,                              // STATS
+    Rule::string(PENAME_MAXLEN as u16),        // PE_NAME
+    Rule::ANY,                                 // STATS64
 ];
 
 static DEST_POLICY: Policy<DEST_ATTRS> = [
@@ -125,8 +125,7 @@ impl<'a> Parser<'a> {
         let nest =
             nest.ok_or_else(|| self.refuse(EINVAL, c"attribute SERVICE is missing", None))?;
         // The parser has said what is wrong; whatever it was, C says EINVAL.
-        let attrs =
-            Attrs::inside(nest, &SERVICE_POLICY, self.explain).map_err(|_| EINVAL)?;
+        let attrs = Attrs::inside(nest, &SERVICE_POLICY, self.explain).map_err(|_| EINVAL)?;
 
         let (af, fwmark) = (attrs.get(svc_attr::AF), attrs.get(svc_attr::FWMARK));
         let address = (
@@ -223,11 +222,7 @@ impl<'a> Parser<'a> {
             return Err(self.refuse(EOPNOTSUPP, c"persistence is not supported", given));
         }
         if flags & svc_flag::ONEPACKET != 0 {
-            return Err(self.refuse(
-                EOPNOTSUPP,
-                c"one-packet scheduling is not supported",
-                given,
-            ));
+            return Err(self.refuse(EOPNOTSUPP, c"one-packet scheduling is not supported", given));
         }
         Ok(service::Settings {
             scheduler,
@@ -280,9 +275,8 @@ impl<'a> Parser<'a> {
     /// Refuses a destination of another family than its service's, unless packets go there through a tunnel.
     pub(super) fn mixed_families(&self, args: &DestArgs<'_>, of: Family) -> Result {
         let method = args.attrs.get(dest_attr::FWD_METHOD);
-        let is_tunnel = method.is_some_and(|method| {
-            FwdMethod::from_flags(method.u32()) == Some(FwdMethod::Tunnel)
-        });
+        let is_tunnel = method
+            .is_some_and(|method| FwdMethod::from_flags(method.u32()) == Some(FwdMethod::Tunnel));
         if args.id.family != of && !is_tunnel {
             return Err(self.refuse(
                 EINVAL,
@@ -324,18 +318,21 @@ impl<'a> Parser<'a> {
                 args.attrs.get(dest_attr::WEIGHT),
             ));
         }
-        settings.thresholds.check().map_err(|invalid| match invalid {
-            Invalid::Crossed => self.refuse(
-                ERANGE,
-                c"lower threshold is above the upper one",
-                args.attrs.get(dest_attr::L_THRESH),
-            ),
-            Invalid::TooHigh => self.refuse(
-                EINVAL,
-                c"upper threshold is too high",
-                args.attrs.get(dest_attr::U_THRESH),
-            ),
-        })?;
+        settings
+            .thresholds
+            .check()
+            .map_err(|invalid| match invalid {
+                Invalid::Crossed => self.refuse(
+                    ERANGE,
+                    c"lower threshold is above the upper one",
+                    args.attrs.get(dest_attr::L_THRESH),
+                ),
+                Invalid::TooHigh => self.refuse(
+                    EINVAL,
+                    c"upper threshold is too high",
+                    args.attrs.get(dest_attr::U_THRESH),
+                ),
+            })?;
         if settings.tun_type == tun_type::GUE && settings.tun_port == 0 {
             return Err(self.refuse(
                 EINVAL,
