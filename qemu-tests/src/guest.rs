@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use crate::genl::{Attrs, Genl};
 use crate::ipvs::Ipvs;
 use crate::klog::{is_trouble, Klog};
-use crate::modules::Modules;
+use crate::modules::{loaded, Modules};
 use crate::scenario::{Cx, Guest, Peer, Scenario};
 use crate::scenarios;
 use crate::wait::{pass, scaled, slow};
@@ -175,7 +175,7 @@ fn attend(place: &Place, name: &str) -> Result<()> {
     if !scenario.own_modules {
         modules.load().context("loading the peer")?;
     }
-    let loaded = begin.elapsed();
+    let ready = begin.elapsed();
     let mut child = Command::new("/proc/self/exe")
         .args(["in-guest", "one"])
         .args(place.args())
@@ -188,14 +188,20 @@ fn attend(place: &Place, name: &str) -> Result<()> {
     // Whatever it left behind dies with it; its namespaces go with their last process.
     let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
     let ran = begin.elapsed();
+    let stray = match place.peer {
+        Peer::Rvs => "ip_vs",
+        Peer::C => "rvs",
+    };
+    let mixed = loaded(stray)?;
     let unloaded = modules.unload().context("unloading the peer");
     println!(
         "loaded in {:.2?}, ran {:.2?}, unloaded in {:.2?}",
-        loaded,
-        ran - loaded,
+        ready,
+        ran - ready,
         begin.elapsed() - ran
     );
     outcome?;
+    ensure!(!mixed, "{stray} is loaded as well: what was tested?");
     unloaded
 }
 

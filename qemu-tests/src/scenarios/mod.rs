@@ -50,6 +50,7 @@ scenarios! {
     zero_flush,
     stats,
     proc_files,
+    proc_flags,
     sysctls,
     netns,
     conn_max,

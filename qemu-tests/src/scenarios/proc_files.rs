@@ -52,66 +52,65 @@ fn compare(what: &str, got: &str, want: &str) -> Result<()> {
     Ok(())
 }
 
-fn table(rig: &Rig) -> Result<()> {
-    let ns = &rig.topo.director;
-    let read = || ns.read("/proc/net/ip_vs");
-    let header = |size: u32| {
-        format!(
-            "IP Virtual Server version 1.2.1 (size={size})\nProt LocalAddress:Port Scheduler Flags\n  \
-             -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n"
-        )
-    };
-    compare("empty ip_vs", &read()?, &header(0))?;
-    let hz = proc::hz()?;
-    // One service at a time, so that the order of services does not matter.
-    let (vip4, vip6) = (at(Family::V4.vip(), 80), at(Family::V6.vip(), 0x1f90));
+/// The first three lines.
+fn header(size: u32) -> String {
+    format!(
+        "IP Virtual Server version 1.2.1 (size={size})\nProt LocalAddress:Port Scheduler Flags\n  \
+         -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n"
+    )
+}
+
+const VIP6: &str = "[fd00:0100:0000:0000:0000:0000:0000:0001]";
+
+/// A service to make, its line, its family.
+pub type Case = (String, String, Family);
+
+/// The services are made one at a time: their order in the file is nobody's business.
+pub fn cases(rig: &Rig, cases: &[Case]) -> Result<()> {
+    let read = || rig.topo.director.read("/proc/net/ip_vs");
     let dests4 = "  -> 0A080102:1F90      Masq    0      0          0         \n  \
                   -> 0A080101:0050      Masq    65535  0          0         \n";
     let dests6 = "  -> [fd08:0001:0000:0000:0000:0000:0000:0001]:0050      Masq    1      0          0         \n";
-    // A persistent service may not be there yet: ipvsadm is not asked for it where rvs refuses.
-    let cases = [
-        (format!("-A -t {vip4} -s rr"), "TCP  0A006401:0050 rr  \n".to_owned(), Family::V4),
-        (format!("-A -u {vip4} -s wrr"), "UDP  0A006401:0050 wrr  \n".to_owned(), Family::V4),
-        (format!("-A -t {vip6} -s lc"), "TCP  [fd00:0100:0000:0000:0000:0000:0000:0001]:1F90 lc \n".to_owned(), Family::V6),
-        (format!("-A -u {vip6} -s wlc"), "UDP  [fd00:0100:0000:0000:0000:0000:0000:0001]:1F90 wlc \n".to_owned(), Family::V6),
-        ("-A -f 171 -s rr".to_owned(), "FWM  000000AB rr \n".to_owned(), Family::V4),
-        ("-A -f 3735928559 -6 -s rr".to_owned(), "FWM  DEADBEEF rr \n".to_owned(), Family::V6),
-        (format!("-A -u {vip4} -s rr -o"), "UDP  0A006401:0050 rr ops  \n".to_owned(), Family::V4),
-        (format!("-A -u {vip6} -s rr -o"), "UDP  [fd00:0100:0000:0000:0000:0000:0000:0001]:1F90 rr \n".to_owned(), Family::V6),
-        ("-A -f 5 -s rr -o".to_owned(), "FWM  00000005 rr ops \n".to_owned(), Family::V4),
-        (
-            format!("-A -t {vip4} -s rr -p 300 -M 255.255.0.0"),
-            format!("TCP  0A006401:0050 rr  persistent {} FFFF0000\n", 300 * hz),
-            Family::V4,
-        ),
-        (
-            format!("-A -t {vip6} -s rr -p 10 -M 64"),
-            format!("TCP  [fd00:0100:0000:0000:0000:0000:0000:0001]:1F90 rr persistent {} 40000000\n", 10 * hz),
-            Family::V6,
-        ),
-        ("-A -f 7 -s rr -p 1".to_owned(), format!("FWM  00000007 rr persistent {hz} FFFFFFFF\n"), Family::V4),
-    ];
     for (command, line, family) in cases {
         let fwmark = command.contains("-f ");
-        rig.ipvsadm(&command)?;
-        compare(&command, &read()?, &format!("{}{line}", header(256)))?;
-        let id: Vec<&str> = command.split_whitespace().skip(1).take(2).collect();
-        let six = if fwmark && family == Family::V6 { " -6" } else { "" };
+        rig.ipvsadm(command)?;
         let mut want = format!("{}{line}", header(256));
-        if family == Family::V4 {
-            let p = if fwmark { "0" } else { "80" };
-            rig.ipvsadm(&format!("-a {}{six} -r 10.8.1.1:{p} -m -w 65535", id.join(" ")))?;
-            rig.ipvsadm(&format!("-a {}{six} -r 10.8.1.2:8080 -m -w 0", id.join(" ")))?;
+        compare(command, &read()?, &want)?;
+        let id: Vec<&str> = command.split_whitespace().skip(1).take(2).collect();
+        let mut id = id.join(" ");
+        if *family == Family::V4 {
+            let port = if fwmark { 0 } else { 80 };
+            rig.ipvsadm(&format!("-a {id} -r 10.8.1.1:{port} -m -w 65535"))?;
+            rig.ipvsadm(&format!("-a {id} -r 10.8.1.2:8080 -m -w 0"))?;
             want += &if fwmark { dests4.replace(":0050", ":0000") } else { dests4.to_owned() };
         } else {
-            rig.ipvsadm(&format!("-a {}{six} -r [fd08:1::1]:80 -m", id.join(" ")))?;
+            if fwmark {
+                id += " -6";
+            }
+            rig.ipvsadm(&format!("-a {id} -r [fd08:1::1]:80 -m"))?;
             want += dests6;
         }
-        compare(&command, &read()?, &want)?;
+        compare(command, &read()?, &want)?;
         rig.ipvsadm("-C")?;
     }
-    // The mask of a destination's name: a service without a scheduler.
-    let ipvs = Ipvs::open(ns)?;
+    Ok(())
+}
+
+fn table(rig: &Rig) -> Result<()> {
+    let read = || rig.topo.director.read("/proc/net/ip_vs");
+    compare("empty ip_vs", &read()?, &header(0))?;
+    let (vip4, vip6) = (at(Family::V4.vip(), 80), at(Family::V6.vip(), 0x1f90));
+    let all = [
+        (format!("-A -t {vip4} -s rr"), "TCP  0A006401:0050 rr  \n".to_owned(), Family::V4),
+        (format!("-A -u {vip4} -s wrr"), "UDP  0A006401:0050 wrr  \n".to_owned(), Family::V4),
+        (format!("-A -t {vip6} -s lc"), format!("TCP  {VIP6}:1F90 lc \n"), Family::V6),
+        (format!("-A -u {vip6} -s wlc"), format!("UDP  {VIP6}:1F90 wlc \n"), Family::V6),
+        ("-A -f 171 -s rr".to_owned(), "FWM  000000AB rr \n".to_owned(), Family::V4),
+        ("-A -f 3735928559 -6 -s rr".to_owned(), "FWM  DEADBEEF rr \n".to_owned(), Family::V6),
+    ];
+    cases(rig, &all)?;
+    // A service without a scheduler, which ipvsadm can't make.
+    let ipvs = Ipvs::open(&rig.topo.director)?;
     let none = Attrs::new()
         .u16(svc::AF, 2)
         .u32(svc::FWMARK, 1)
