@@ -383,13 +383,23 @@ impl<T: Entry> Table<T> {
         g: &'g Held,
         mut is: impl FnMut(&'g T, usize) -> bool,
     ) -> Option<(Ref<'g, T>, usize)> {
+        self.find_node(hash, g, |entry, node| is(&entry.value, node))
+    }
+
+    #[inline(always)]
+    fn find_node<'g>(
+        &'g self,
+        hash: u32,
+        g: &'g Held,
+        mut is: impl FnMut(&'g Node<T>, usize) -> bool,
+    ) -> Option<(Ref<'g, T>, usize)> {
         let mut at = Self::buckets(&self.cur, g);
         while let Some(buckets) = at {
             let mut link = buckets.head(hash).load();
             while link != 0 {
                 // SAFETY: The link was read from a chain inside the RCU section `'g`.
                 let (entry, node) = unsafe { Node::<T>::follow(link) };
-                if is(&entry.value, node) {
+                if is(entry, node) {
                     return Some((Ref(entry), node));
                 }
                 link = entry.next_of(node).load();
@@ -418,30 +428,14 @@ impl<T: Entry> Table<T> {
         Some(at)
     }
 
-    /// Puts node `node` of `entry` at the head of its chain, unless one of which `same` approves is there.
-    fn link<'g>(
-        &'g self,
-        entry: &'g Node<T>,
-        node: usize,
-        g: &'g Held,
-        same: impl Fn(&T, usize) -> bool,
-    ) -> Option<Ref<'g, T>> {
-        let hash = entry.value.hash(node, &self.key);
-        let _lock = self.stripe(hash).map(SpinBh::lock);
-        if let Some((other, _)) = self.find(hash, g, |v, n| {
-            same(v, n) && !core::ptr::eq(v, &entry.value)
-        }) {
-            if !other.is_dead() {
-                return Some(other);
-            }
-        }
+    /// Puts node `node` of `entry` at the head of its chain, whose stripe must be locked.
+    fn push(&self, entry: &Node<T>, node: usize, hash: u32, g: &Held) {
         if let Some(buckets) = self.newest(g) {
             let head = buckets.head(hash);
             entry.next_of(node).store(head.load());
             // The swap is fully ordered: who finds the node finds it initialised.
             head.swap(entry.link(node));
         }
-        None
     }
 
     /// Takes node `node` of `entry` out of its chain, if it is in one. Readers on it find their way on.
@@ -480,15 +474,25 @@ impl<T: Entry> Table<T> {
         entry.deadline.store(deadline);
         // Node 1 goes first: once node 0 is in, anybody may find the entry and end it.
         if entry.value.nodes() > 1 {
-            self.link(entry, 1, g, |_, _| false);
+            let hash = entry.value.hash(1, &self.key);
+            let _lock = self.stripe(hash).map(SpinBh::lock);
+            self.push(entry, 1, hash, g);
         }
         self.count.add(1);
-        if let Some(other) = self.link(entry, 0, g, same) {
+        let hash = entry.value.hash(0, &self.key);
+        let lock = self.stripe(hash).map(SpinBh::lock);
+        let other = self.find_node(hash, g, |other, node| {
+            !other.is_dead() && same(&other.value, node)
+        });
+        if let Some((other, _)) = other {
+            drop(lock);
             if entry.claim() {
                 self.bury(entry, g);
             }
             return Inserted::Exists(other);
         }
+        self.push(entry, 0, hash, g);
+        drop(lock);
         if let Some(wheel) = &self.wheel {
             wheel.arm(entry);
         }

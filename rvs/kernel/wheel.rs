@@ -217,12 +217,12 @@ impl<T: Entry> Wheel<T> {
     /// Process context; callers must not overlap.
     pub(super) fn turn(&self, table: &Table<T>, now: u32) {
         let now_tick = now >> SHIFT;
-        let behind = ticks_after(now_tick, self.turned.load());
-        if behind <= 0 {
-            return;
-        }
-        // One full round looks at everything.
-        let first = now_tick.wrapping_sub((behind as u32).min(SLOTS as u32).wrapping_sub(1));
+        // One full round looks at everything, however long ago the last turn was.
+        let rounds = match ticks_after(now_tick, self.turned.load()) {
+            0 => return,
+            behind => u32::try_from(behind).map_or(SLOTS as u32, |n| n.min(SLOTS as u32)),
+        };
+        let first = now_tick.wrapping_sub(rounds.wrapping_sub(1));
         for wheel in self.wheels.iter() {
             let mut tick = first;
             while ticks_after(now_tick, tick) >= 0 {
