@@ -194,11 +194,6 @@ impl<'g, T: Entry> Ref<'g, T> {
     pub(crate) fn defer(self, deadline: u32) {
         self.0.deadline.store(deadline);
     }
-
-    /// Whether the entry is on its way out.
-    pub(crate) fn is_dead(self) -> bool {
-        self.0.is_dead()
-    }
 }
 
 impl<T: Entry> Deref for Ref<'_, T> {
