@@ -211,7 +211,8 @@ impl Genl {
         )
     }
 
-    /// Sends one message made of a header, what follows it and attributes, and reads the whole answer.
+    /// Sends one message made of a header, what follows it and attributes, and reads the whole
+    /// answer.
     pub fn request(&self, kind: u16, flags: u16, header: &[u8], attrs: &[u8]) -> Result<Reply> {
         let mut payload = header.to_vec();
         payload.extend(attrs);

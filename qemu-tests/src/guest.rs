@@ -2,7 +2,8 @@
 
 //! The half of `rvs-test` that runs inside a guest, as root, started by `scripts/lab boot`.
 //!
-//! It speaks to the other half over the console: `RVS-BEGIN name`, then whatever the scenario prints, then exactly one
+//! It speaks to the other half over the console: `RVS-BEGIN name`, then whatever the scenario
+//! prints, then exactly one
 //! `RVS-VERDICT name ok|FAIL`.
 
 use std::fs;
@@ -35,7 +36,8 @@ pub enum InGuest {
         place: Place,
         names: Vec<String>,
     },
-    /// Sends one IPVS command here and prints the errno (used by scenarios in other user namespaces).
+    /// Sends one IPVS command here and prints the errno (used by scenarios in other user
+    /// namespaces).
     Errno {
         cmd: u8,
         #[arg(long)]
@@ -274,7 +276,8 @@ fn no_leaks(leaks: &Path) -> Result<bool> {
 /// One scenario, here.
 fn one(place: &Place, name: &str) -> Result<()> {
     let scenario = scenario(name)?;
-    // What tools keep under /run must not outlive the scenario, nor meet another guest on the same file system.
+    // What tools keep under /run must not outlive the scenario, nor meet another guest on the same
+    // file system.
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     mount(
         None::<&str>,

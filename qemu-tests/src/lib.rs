@@ -2,9 +2,10 @@
 
 //! Scenario tests of rvs: what boots guests and what runs in them.
 //!
-//! A scenario is one file in [`scenarios`]. It builds namespaces ([`topo`]), configures IPVS by `ipvsadm` or by raw
-//! netlink ([`ipvs`]), sends real or crafted traffic ([`serve`], [`rig`]) and checks what comes out. Every
-//! scenario is written against the C module first; `PEER=rvs` then runs the very same code.
+//! A scenario is one file in [`scenarios`]. It builds namespaces ([`topo`]), configures IPVS by
+//! `ipvsadm` or by raw netlink ([`ipvs`]), sends real or crafted traffic ([`serve`], [`rig`]) and
+//! checks what comes out. Every scenario is written against the C module first; `PEER=rvs` then
+//! runs the very same code.
 
 pub mod genl;
 pub mod guest;

@@ -99,7 +99,8 @@ impl Ns {
                 .with_context(|| format!("starting `{line}`"))?;
             if let Some(mut pipe) = child.stdin.take() {
                 use std::io::Write;
-                // A program that doesn't read its input closes the pipe; its exit code says how it went.
+                // A program that doesn't read its input closes the pipe; its exit code says how it
+                // went.
                 let _ = pipe.write_all(stdin.as_bytes());
             }
             let output = child

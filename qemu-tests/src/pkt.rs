@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! IP packets as plain values: built with checksums that are right unless told otherwise, parsed with every checksum checked.
+//! IP packets as plain values: built with checksums that are right unless told otherwise, parsed
+//! with every checksum checked.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,7 +12,8 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
-/// An experimental protocol that nobody handles; [`crate::rig`] marks the end of an exchange with it.
+/// An experimental protocol that nobody handles; [`crate::rig`] marks the end of an exchange with
+/// it.
 pub const FENCE: u8 = 253;
 
 pub const FIN: u8 = 1;
@@ -42,7 +44,8 @@ pub struct Pkt {
     pub icmp_code: u8,
     /// Bytes 4 to 8 of the ICMP header.
     pub icmp_rest: u32,
-    /// What follows the layer 4 header; the whole layer 4 of an unknown protocol or of a later fragment.
+    /// What follows the layer 4 header; the whole layer 4 of an unknown protocol or of a later
+    /// fragment.
     pub body: Vec<u8>,
     /// Built: the checksum to write instead of the right one. Parsed: the checksum that was there.
     pub csum: Option<u16>,
@@ -289,7 +292,7 @@ impl Pkt {
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let ext = if self.frag.is_some() { 8 } else { 0 };
-                b.extend([0x60 | self.tos >> 4, self.tos << 4, 0, 0]);
+                b.extend([0x60 | (self.tos >> 4), self.tos << 4, 0, 0]);
                 b.extend(((ext + l4.len()) as u16).to_be_bytes());
                 b.extend([if ext == 0 { self.proto } else { 44 }, self.ttl]);
                 b.extend(src.octets());
@@ -306,7 +309,8 @@ impl Pkt {
         b
     }
 
-    /// The packet in fragments whose payloads are `at` bytes (a multiple of 8), the last one shorter.
+    /// The packet in fragments whose payloads are `at` bytes (a multiple of 8), the last one
+    /// shorter.
     pub fn fragments(&self, at: usize) -> Vec<Vec<u8>> {
         let l4 = self.l4();
         let count = l4.chunks(at).len();
@@ -322,7 +326,8 @@ impl Pkt {
             .collect()
     }
 
-    /// Parses a packet from its IP header on. `partial`: the layer 4 checksum covers only the pseudo header so far.
+    /// Parses a packet from its IP header on. `partial`: the layer 4 checksum covers only the
+    /// pseudo header so far.
     pub fn parse(raw: &[u8], partial: bool) -> Result<Self> {
         let version = raw.first().context("empty packet")? >> 4;
         let mut ok = true;
@@ -363,7 +368,7 @@ impl Pkt {
                     IpAddr::V6(Ipv6Addr::from(octets))
                 };
                 let mut p = Self::new(addr(8), addr(24), raw[6]);
-                p.tos = raw[0] << 4 | raw[1] >> 4;
+                p.tos = (raw[0] << 4) | (raw[1] >> 4);
                 p.ttl = raw[7];
                 p.id = 0;
                 let end = (40 + usize::from(be16(raw, 4)?)).min(raw.len());
@@ -479,7 +484,8 @@ mod tests {
 
     #[test]
     fn known_header_checksum() {
-        // The example everybody uses: 45 00 00 73 00 00 40 00 40 11 .. .. c0 a8 00 01 c0 a8 00 c7 has b861.
+        // The example everybody uses: 45 00 00 73 00 00 40 00 40 11 .. .. c0 a8 00 01 c0 a8 00 c7
+        // has b861.
         let header = [
             0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0x00, 0x00, 0xc0, 0xa8,
             0x00, 0x01, 0xc0, 0xa8, 0x00, 0xc7,

@@ -2,10 +2,11 @@
 
 //! Crafted packets through the director, with what came out of it on either side.
 //!
-//! Clients and real servers are addresses that no kernel owns, so each packet of a conversation is the scenario's own. An
-//! exchange ends with a *fence*: a packet of an unassigned protocol that the director forwards plainly. All is done on one CPU,
-//! so what the director did with the packets before it has happened when the fence arrives: a missing packet
-//! was dropped, without waiting for it.
+//! Clients and real servers are addresses that no kernel owns, so each packet of a conversation is
+//! the scenario's own. An exchange ends with a *fence*: a packet of an unassigned protocol that the
+//! director forwards plainly. All is done on one CPU, so what the director did with the packets
+//! before it has happened when the fence arrives: a missing packet was dropped, without waiting for
+//! it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -94,7 +95,8 @@ impl Rig {
     /// Ends an exchange: all that came out on both sides up to now.
     pub fn finish(&self, from: Side) -> Result<Io> {
         let mut io = Io::default();
-        // There and back: the second fence follows whatever the first one overtook on the way to the other side.
+        // There and back: the second fence follows whatever the first one overtook on the way to
+        // the other side.
         let other = if from == Side::Client {
             Side::Server
         } else {
@@ -153,7 +155,8 @@ impl Rig {
         io.one_at_server().with_context(|| format!("sent {pkt:?}"))
     }
 
-    /// Sends one packet from the servers' side and expects exactly one at the client and nothing back.
+    /// Sends one packet from the servers' side and expects exactly one at the client and nothing
+    /// back.
     pub fn returned(&self, pkt: &Pkt) -> Result<Pkt> {
         let io = self.exchange(Side::Server, std::slice::from_ref(pkt))?;
         io.one_at_client().with_context(|| format!("sent {pkt:?}"))
@@ -169,7 +172,8 @@ impl Rig {
         Ok(())
     }
 
-    /// Sends one packet from the client; exactly one must come back to it and none reach the servers.
+    /// Sends one packet from the client; exactly one must come back to it and none reach the
+    /// servers.
     pub fn answered(&self, pkt: &Pkt) -> Result<Pkt> {
         let io = self.exchange(Side::Client, std::slice::from_ref(pkt))?;
         io.one_at_client().with_context(|| format!("sent {pkt:?}"))

@@ -111,6 +111,8 @@ pub struct Scenario {
     pub doc: &'static str,
     /// Which items of the checklist (IPVS-SPEC.md section 17) a pass proves.
     pub items: &'static [u16],
+    /// Items of which it proves what there is in this peer so far, or one side of it.
+    pub partly: &'static [u16],
     pub run: fn(&Cx) -> Result<()>,
     /// The only peer it is for, and why.
     pub only_peer: Option<(Peer, &'static str)>,
@@ -133,12 +135,18 @@ impl Scenario {
             name,
             doc,
             items,
+            partly: &[],
             run,
             only_peer: None,
             only_guests: None,
             timeout: 60.0,
             own_modules: false,
         }
+    }
+
+    pub const fn partly(mut self, items: &'static [u16]) -> Self {
+        self.partly = items;
+        self
     }
 
     pub const fn only_peer(mut self, peer: Peer, why: &'static str) -> Self {

@@ -42,7 +42,8 @@ fn is_timeout(e: &std::io::Error) -> bool {
     )
 }
 
-/// One TCP connection: lines are answered by `NAME PEER LINE`, `GET` requests in HTTP, `BULK n` by n bytes.
+/// One TCP connection: lines are answered by `NAME PEER LINE`, `GET` requests in HTTP, `BULK n` by
+/// n bytes.
 fn talk(stream: &TcpStream, name: &str, requests: &AtomicU64) -> std::io::Result<()> {
     let peer = stream.peer_addr()?;
     stream.set_nodelay(true)?;

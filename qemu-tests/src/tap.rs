@@ -2,8 +2,8 @@
 
 //! A packet socket on one interface: sees every frame, sends any.
 //!
-//! The socket carries a virtio-net header with each frame, so a test sees which checksums are still to be filled in
-//! (CHECKSUM_PARTIAL) and can send such frames itself.
+//! The socket carries a virtio-net header with each frame, so a test sees which checksums are still
+//! to be filled in (CHECKSUM_PARTIAL) and can send such frames itself.
 
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -139,8 +139,8 @@ impl Tap {
         self.send_raw(&pkt.bytes())
     }
 
-    /// Sends a packet whose checksum is left to be filled in at `offset` of the layer 4 header that starts at `start`.
-    /// With `gso_size` it is a TCP super-packet.
+    /// Sends a packet whose checksum is left to be filled in at `offset` of the layer 4 header that
+    /// starts at `start`. With `gso_size` it is a TCP super-packet.
     pub fn send_partial(&self, ip: &[u8], start: u16, offset: u16, gso_size: u16) -> Result<()> {
         let mut vnet = [0; VNET_LEN];
         vnet[0] = 1; // VIRTIO_NET_HDR_F_NEEDS_CSUM
@@ -174,7 +174,8 @@ impl Tap {
         addr.sll_family = libc::AF_PACKET as u16;
         addr.sll_ifindex = self.ifindex;
         addr.sll_halen = 6;
-        // Network order in the structure: the two bytes of the Ethernet type as they stand in the frame.
+        // Network order in the structure: the two bytes of the Ethernet type as they stand in the
+        // frame.
         addr.sll_protocol = u16::from_ne_bytes([frame[VNET_LEN + 12], frame[VNET_LEN + 13]]);
         addr.sll_addr[..6].copy_from_slice(&self.to);
         // SAFETY: buffer and address are live and their sizes are given.
@@ -258,7 +259,8 @@ impl Tap {
         }
     }
 
-    /// The next received frame that `pred` accepts, within `seconds` (scaled). Others are thrown away.
+    /// The next received frame that `pred` accepts, within `seconds` (scaled). Others are thrown
+    /// away.
     pub fn expect(
         &self,
         what: &str,

@@ -10,9 +10,10 @@
 //!                                  VIP 10.0.100.1, fd00:100::1 on lo
 //! ```
 //!
-//! Behind the client lie 10.9.0.0/16 and fd09::/32, behind real server N 10.8.N.0/24 and fd08:N::/32, owned by nobody: packets
-//! that pretend to come from there are crafted by [`crate::rig`], and no kernel answers for them. All neighbours are
-//! permanent, so no ARP, neighbour discovery or address detection gets between the packets of a test.
+//! Behind the client lie 10.9.0.0/16 and fd09::/32, behind real server N 10.8.N.0/24 and
+//! fd08:N::/32, owned by nobody: packets that pretend to come from there are crafted by
+//! [`crate::rig`], and no kernel answers for them. All neighbours are permanent, so no ARP,
+//! neighbour discovery or address detection gets between the packets of a test.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

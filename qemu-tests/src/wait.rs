@@ -26,7 +26,8 @@ pub fn scaled(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds * slow())
 }
 
-/// Polls `f` until it holds a value, at most `seconds` (scaled); `what` names the hope in the error.
+/// Polls `f` until it holds a value, at most `seconds` (scaled); `what` names the hope in the
+/// error.
 pub fn until<T>(what: &str, seconds: f64, mut f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + scaled(seconds);
     let mut pause = Duration::from_millis(1);

@@ -102,12 +102,22 @@ fn list() {
     }
 }
 
+/// One line an item: its number, a tab, and the scenarios that prove it for rvs; `(part)` where not
+/// all of it.
 fn items() {
     for item in 1..=146u16 {
-        let names: Vec<&str> = scenarios::ALL
+        let names: Vec<String> = scenarios::ALL
             .iter()
-            .filter(|s| s.items.contains(&item))
-            .map(|s| s.name)
+            .filter(|s| s.only_peer.is_none_or(|(peer, _)| peer == Peer::Rvs))
+            .filter_map(|s| {
+                if s.items.contains(&item) {
+                    Some(s.name.to_owned())
+                } else {
+                    s.partly
+                        .contains(&item)
+                        .then(|| format!("{}(part)", s.name))
+                }
+            })
             .collect();
         println!("{item}\t{}", names.join(" "));
     }

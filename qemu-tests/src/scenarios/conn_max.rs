@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The limit on connections: what exceeds it is dropped, existing ones go on; each namespace has its own and inherits init_net's.
+//! The limit on connections: what exceeds it is dropped, existing ones go on; each namespace has
+//! its own and inherits init_net's.
 //!
 //! Proves checklist items 29 and 77.
 
@@ -13,7 +14,8 @@ use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
 
-pub const SCENARIO: Scenario = Scenario::new("conn_max", "the limit on connections", &[29, 77], run);
+pub const SCENARIO: Scenario =
+    Scenario::new("conn_max", "the limit on connections", &[29, 77], run);
 
 const KEY: &str = "net.ipv4.vs.conn_max";
 
@@ -35,7 +37,11 @@ fn run(_cx: &Cx) -> Result<()> {
         rig.dropped(Side::Client, &Pkt::udp(client(10), vip, b"x"))?;
         rig.forwarded(&Pkt::tcp(client(3), vip, ACK))?;
         rig.returned(&Pkt::tcp(rs, client(3), ACK))?;
-        ensure!(proc::conns(&rig.topo.director)?.len() == 10, "{}", proc::conns(&rig.topo.director)?.len());
+        ensure!(
+            proc::conns(&rig.topo.director)?.len() == 10,
+            "{}",
+            proc::conns(&rig.topo.director)?.len()
+        );
         rig.topo.director.set_sysctl(KEY, 12)?;
         rig.forwarded(&Pkt::tcp(client(10), vip, SYN))?;
         rig.forwarded(&Pkt::udp(client(10), vip, b"x"))?;
@@ -50,9 +56,17 @@ fn run(_cx: &Cx) -> Result<()> {
     let usual = init.sysctl(KEY)?;
     init.set_sysctl(KEY, 5000)?;
     let young = Ns::new("young")?;
-    ensure!(young.sysctl(KEY)? == "5000", "inherited {}", young.sysctl(KEY)?);
+    ensure!(
+        young.sysctl(KEY)? == "5000",
+        "inherited {}",
+        young.sysctl(KEY)?
+    );
     init.set_sysctl(KEY, &usual)?;
-    ensure!(young.sysctl(KEY)? == "5000", "changed with init_net: {}", young.sysctl(KEY)?);
+    ensure!(
+        young.sysctl(KEY)? == "5000",
+        "changed with init_net: {}",
+        young.sysctl(KEY)?
+    );
     // The administrator of the machine may exceed it there.
     young.set_sysctl(KEY, 6000)?;
     // The owner of a user namespace may lower it, not raise it above what it was made with.
@@ -61,6 +75,10 @@ fn run(_cx: &Cx) -> Result<()> {
                   echo 5001 >conn_max 2>/dev/null || echo refused; cat conn_max";
     let text = init.cmd_stdin("unshare --user --map-root-user --net sh", script)?;
     init.set_sysctl(KEY, &usual)?;
-    ensure!(text.split_whitespace().eq(["5000", "4000", "5000", "refused", "5000"]), "{text}");
+    ensure!(
+        text.split_whitespace()
+            .eq(["5000", "4000", "5000", "refused", "5000"]),
+        "{text}"
+    );
     Ok(())
 }

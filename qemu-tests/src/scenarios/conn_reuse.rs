@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! A client's SYN on ports of an old connection: with conn_reuse_mode a connection in TIME_WAIT or CLOSE is given up and the packet
-//! scheduled anew; without, it goes where the old one went.
+//! A client's SYN on ports of an old connection: with conn_reuse_mode a connection in TIME_WAIT or
+//! CLOSE is given up and the packet scheduled anew; without, it goes where the old one went.
 //!
 //! Proves checklist item 74 for TCP and modes 0 and 1.
 
@@ -14,7 +14,8 @@ use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
 use crate::wait::until_true;
 
-pub const SCENARIO: Scenario = Scenario::new("conn_reuse", "conn_reuse_mode 0 and 1", &[74], run);
+pub const SCENARIO: Scenario =
+    Scenario::new("conn_reuse", "conn_reuse_mode 0 and 1", &[], run).partly(&[74]);
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
@@ -22,15 +23,28 @@ fn run(_cx: &Cx) -> Result<()> {
         let vip = at(family.vip(), 80);
         rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
         for host in [1, 2] {
-            rig.ipvsadm(&format!("-a -t {vip} -r {} -m", at(family.raw_rs(host), 80)))?;
+            rig.ipvsadm(&format!(
+                "-a -t {vip} -r {} -m",
+                at(family.raw_rs(host), 80)
+            ))?;
         }
-        ensure!(rig.topo.director.sysctl("net.ipv4.vs.conn_reuse_mode")? == "1", "the default is not 1");
+        ensure!(
+            rig.topo.director.sysctl("net.ipv4.vs.conn_reuse_mode")? == "1",
+            "the default is not 1"
+        );
         let mut port = 4000;
         for mode in [1, 0] {
-            rig.topo.director.set_sysctl("net.ipv4.vs.conn_reuse_mode", mode)?;
-            for (state, reused) in
-                [("SYN_RECV", false), ("ESTABLISHED", false), ("CLOSE_WAIT", false), ("FIN_WAIT", false), ("TIME_WAIT", true), ("CLOSE", true)]
-            {
+            rig.topo
+                .director
+                .set_sysctl("net.ipv4.vs.conn_reuse_mode", mode)?;
+            for (state, reused) in [
+                ("SYN_RECV", false),
+                ("ESTABLISHED", false),
+                ("CLOSE_WAIT", false),
+                ("FIN_WAIT", false),
+                ("TIME_WAIT", true),
+                ("CLOSE", true),
+            ] {
                 port += 1;
                 let client = at(family.raw_client(1), port);
                 let there = |flags| rig.forwarded(&Pkt::tcp(client, vip, flags));
@@ -55,13 +69,20 @@ fn run(_cx: &Cx) -> Result<()> {
                 let again = there(SYN)?.dest();
                 // Round robin: scheduled anew means the other one.
                 let expect_new = reused && mode == 1;
-                ensure!((again != first) == expect_new, "mode {mode}, {state}: {first}, then {again}");
+                ensure!(
+                    (again != first) == expect_new,
+                    "mode {mode}, {state}: {first}, then {again}"
+                );
                 if expect_new {
                     // The old one goes in the background.
-                    until_true("exactly one connection is left for these ports", 2.0, || {
-                        let all = proc::conns(&rig.topo.director)?;
-                        Ok(all.iter().filter(|c| c.client == client).count() == 1)
-                    })?;
+                    until_true(
+                        "exactly one connection is left for these ports",
+                        2.0,
+                        || {
+                            let all = proc::conns(&rig.topo.director)?;
+                            Ok(all.iter().filter(|c| c.client == client).count() == 1)
+                        },
+                    )?;
                     let now = proc::conn(&rig.topo.director, client)?.context("no connection")?;
                     ensure!(now.state == "SYN_RECV" && now.dest == again, "{now:?}");
                 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Every allocation of a configuration change, and of a new connection, fails once in turn: the change is refused by ENOMEM and nothing is
-//! changed, or the packet is dropped; then it works. The kmemleak scan after the boot finds what was not given back.
+//! Every allocation of a configuration change, and of a new connection, fails once in turn: the
+//! change is refused by ENOMEM and nothing is changed, or the packet is dropped; then it works. The
+//! kmemleak scan after the boot finds what was not given back.
 //!
 //! `/proc/self/fail-nth` makes the nth allocation of the calling task fail. A packet's allocations count where it is sent by the task
 //! itself: a client on the director.
@@ -21,10 +22,17 @@ use crate::scenario::{Cx, Guest, Scenario};
 use crate::serve;
 use crate::topo::{at, Family, Topo};
 
-pub const SCENARIO: Scenario =
-    Scenario::new("failslab", "every allocation of a change and of a new connection fails once", &[143], run)
-        .only_guests(&[Guest::Kasan], "it needs failslab, which the kasan guest has")
-        .timeout(120.0);
+pub const SCENARIO: Scenario = Scenario::new(
+    "failslab",
+    "every allocation of a change and of a new connection fails once",
+    &[143],
+    run,
+)
+.only_guests(
+    &[Guest::Kasan],
+    "it needs failslab, which the kasan guest has",
+)
+.timeout(120.0);
 
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 const MOST: u32 = 500;
@@ -41,7 +49,12 @@ fn failing<T>(nth: u32, f: impl FnOnce() -> T) -> Result<(T, bool)> {
 
 fn run(_cx: &Cx) -> Result<()> {
     let debug = "/sys/kernel/debug/failslab";
-    for (file, value) in [("ignore-gfp-wait", "N"), ("verbose", "0"), ("probability", "0"), ("times", "-1")] {
+    for (file, value) in [
+        ("ignore-gfp-wait", "N"),
+        ("verbose", "0"),
+        ("probability", "0"),
+        ("times", "-1"),
+    ] {
         fs::write(format!("{debug}/{file}"), value).with_context(|| format!("{debug}/{file}"))?;
     }
     one_cpu()?;
@@ -56,7 +69,13 @@ fn run(_cx: &Cx) -> Result<()> {
 }
 
 /// Does one change until it succeeds with nothing failing in it.
-fn change(ipvs: &Ipvs, what: &str, cmd: u8, attrs: &Attrs, check: impl Fn(bool) -> Result<()>) -> Result<()> {
+fn change(
+    ipvs: &Ipvs,
+    what: &str,
+    cmd: u8,
+    attrs: &Attrs,
+    check: impl Fn(bool) -> Result<()>,
+) -> Result<()> {
     for nth in 1..MOST {
         let (reply, failed) = failing(nth, || ipvs.call(cmd, attrs))?;
         // The request itself may not have left, or its answer not arrived.
@@ -72,7 +91,8 @@ fn change(ipvs: &Ipvs, what: &str, cmd: u8, attrs: &Attrs, check: impl Fn(bool) 
             }
             // It did without what failed.
             0 => {
-                check(true).with_context(|| format!("{what}, done although allocation {nth} failed"))?;
+                check(true)
+                    .with_context(|| format!("{what}, done although allocation {nth} failed"))?;
                 return Ok(());
             }
             libc::ENOMEM | libc::ENOBUFS | libc::ENOENT if failed => {
@@ -92,7 +112,12 @@ fn changes(topo: &Topo, family: Family) -> Result<()> {
             let id = svc_id(proto, vip);
             let there = |want: bool| -> Result<()> {
                 let all = ipvs.services()?;
-                ensure!(all.iter().any(|s| s.vip == Some(vip) && s.proto == u16::from(proto)) == want, "services {all:?}");
+                ensure!(
+                    all.iter()
+                        .any(|s| s.vip == Some(vip) && s.proto == u16::from(proto))
+                        == want,
+                    "services {all:?}"
+                );
                 Ok(())
             };
             let what = |text: &str| format!("{text} ({sched}, protocol {proto})");
@@ -103,7 +128,10 @@ fn changes(topo: &Topo, family: Family) -> Result<()> {
                 let attrs = for_dest(&id, &dest_full(rs, 1));
                 change(&ipvs, &what("NEW_DEST"), cmd::NEW_DEST, &attrs, |done| {
                     let n = ipvs.dests(proto, vip)?.len();
-                    ensure!(n == usize::from(host) - usize::from(!done), "{n} destinations");
+                    ensure!(
+                        n == usize::from(host) - usize::from(!done),
+                        "{n} destinations"
+                    );
                     Ok(())
                 })?;
                 let attrs = for_dest(&id, &dest_full(rs, 9));
@@ -115,9 +143,21 @@ fn changes(topo: &Topo, family: Family) -> Result<()> {
             }
             for other in ["wrr", "rr", sched] {
                 let attrs = for_svc(&svc_full(proto, vip, other));
-                change(&ipvs, &what("SET_SERVICE"), cmd::SET_SERVICE, &attrs, |_| there(true))?;
+                change(
+                    &ipvs,
+                    &what("SET_SERVICE"),
+                    cmd::SET_SERVICE,
+                    &attrs,
+                    |_| there(true),
+                )?;
             }
-            change(&ipvs, "GET_SERVICE", cmd::GET_SERVICE, &for_svc(&id), |_| Ok(()))?;
+            change(
+                &ipvs,
+                "GET_SERVICE",
+                cmd::GET_SERVICE,
+                &for_svc(&id),
+                |_| Ok(()),
+            )?;
             change(&ipvs, "GET_INFO", cmd::GET_INFO, &Attrs::new(), |_| Ok(()))?;
             let rs = at(family.raw_rs(2), 80);
             let attrs = for_dest(&id, &dest_full(rs, 1));
@@ -133,7 +173,13 @@ fn changes(topo: &Topo, family: Family) -> Result<()> {
                     break;
                 }
             }
-            change(&ipvs, &what("DEL_SERVICE"), cmd::DEL_SERVICE, &for_svc(&id), |done| there(!done))?;
+            change(
+                &ipvs,
+                &what("DEL_SERVICE"),
+                cmd::DEL_SERVICE,
+                &for_svc(&id),
+                |done| there(!done),
+            )?;
         }
     }
     change(&ipvs, "FLUSH", cmd::FLUSH, &Attrs::new(), |_| Ok(()))
@@ -150,15 +196,24 @@ fn connections(topo: &Topo, family: Family) -> Result<()> {
         let (sent, failed) = failing(nth, || socket.send(b"x"))?;
         let conn = proc::conn(&topo.director, local)?;
         if !failed {
-            ensure!(sent.is_ok() && conn.is_some(), "after {nth} failures: {sent:?}, {conn:?}");
-            println!("a new connection: {} allocations, {dropped} of them drop the packet", nth - 1);
+            ensure!(
+                sent.is_ok() && conn.is_some(),
+                "after {nth} failures: {sent:?}, {conn:?}"
+            );
+            println!(
+                "a new connection: {} allocations, {dropped} of them drop the packet",
+                nth - 1
+            );
             return Ok(());
         }
         if conn.is_none() {
             dropped += 1;
             // What failed then works now.
             socket.send(b"again")?;
-            ensure!(proc::conn(&topo.director, local)?.is_some(), "no connection at the second try");
+            ensure!(
+                proc::conn(&topo.director, local)?.is_some(),
+                "no connection at the second try"
+            );
         }
     }
     bail!("a packet still fails after {MOST} allocations")

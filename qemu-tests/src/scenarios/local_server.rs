@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! A real server on the director: by another port of the VIP, by another of the director's addresses, for remote and for local clients.
+//! A real server on the director: by another port of the VIP, by another of the director's
+//! addresses, for remote and for local clients.
 //!
 //! Proves checklist items 101 and 116.
 
@@ -11,7 +12,12 @@ use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family, Topo};
 
-pub const SCENARIO: Scenario = Scenario::new("local_server", "a real server on the director", &[101, 116], run);
+pub const SCENARIO: Scenario = Scenario::new(
+    "local_server",
+    "a real server on the director",
+    &[101, 116],
+    run,
+);
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
@@ -19,7 +25,10 @@ fn run(_cx: &Cx) -> Result<()> {
             let topo = Topo::new(1)?;
             let vip = at(family.vip(), 80 + n);
             let rs = at(addr, 8080);
-            let mut servers = vec![Server::tcp(&topo.director, rs, "here")?, Server::udp(&topo.director, rs, "here")?];
+            let mut servers = vec![
+                Server::tcp(&topo.director, rs, "here")?,
+                Server::udp(&topo.director, rs, "here")?,
+            ];
             for kind in ["t", "u"] {
                 topo.ipvsadm(&format!("-A -{kind} {vip} -s rr"))?;
                 topo.ipvsadm(&format!("-a -{kind} {vip} -r {rs} -m"))?;
@@ -32,12 +41,19 @@ fn run(_cx: &Cx) -> Result<()> {
                     ensure!(serve::name(&body) == "here", "{body:?}");
                     let socket = serve::udp(ns, vip)?;
                     let answer = serve::ask_udp(&socket, "hello")?;
-                    ensure!(serve::name(&answer) == "here" && answer.ends_with("hello"), "{answer:?}");
+                    ensure!(
+                        serve::name(&answer) == "here" && answer.ends_with("hello"),
+                        "{answer:?}"
+                    );
                 }
             }
-            // A reply is not taken for a request: one connection per request, all of them to the server.
+            // A reply is not taken for a request: one connection per request, all of them to the
+            // server.
             let conns = proc::conns(&topo.director)?;
-            ensure!(conns.len() == 12 && conns.iter().all(|c| c.vip == vip && c.dest == rs), "{conns:#?}");
+            ensure!(
+                conns.len() == 12 && conns.iter().all(|c| c.vip == vip && c.dest == rs),
+                "{conns:#?}"
+            );
             servers.clear();
         }
     }

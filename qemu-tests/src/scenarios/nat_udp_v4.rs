@@ -10,8 +10,13 @@ use super::nat::udp;
 use crate::scenario::{Cx, Scenario};
 use crate::topo::Family;
 
-pub const SCENARIO: Scenario =
-    Scenario::new("nat_udp_v4", "Datagrams over IPv4 through NAT, three real servers", &[20, 46, 62, 65, 86, 100], run);
+pub const SCENARIO: Scenario = Scenario::new(
+    "nat_udp_v4",
+    "Datagrams over IPv4 through NAT, three real servers",
+    &[46, 100],
+    run,
+)
+.partly(&[20, 62, 65, 86]);
 
 fn run(_cx: &Cx) -> Result<()> {
     udp(Family::V4)

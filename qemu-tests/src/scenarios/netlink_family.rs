@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The netlink family as the controller describes it, and that only the initial user namespace's administrator may use it.
+//! The netlink family as the controller describes it, and that only the initial user namespace's
+//! administrator may use it.
 //!
 //! Proves checklist items 1 and 5.
 
@@ -11,8 +12,12 @@ use crate::modules;
 use crate::ns::Ns;
 use crate::scenario::{Cx, Peer, Scenario};
 
-pub const SCENARIO: Scenario =
-    Scenario::new("netlink_family", "name, version, operations and permissions of the netlink family", &[1, 5], run);
+pub const SCENARIO: Scenario = Scenario::new(
+    "netlink_family",
+    "name, version, operations and permissions of the netlink family",
+    &[1, 5],
+    run,
+);
 
 fn number(attrs: &[u8], kind: u16) -> Result<u32> {
     let value = find(attrs, kind).with_context(|| format!("attribute {kind}"))?;
@@ -28,10 +33,18 @@ fn run(cx: &Cx) -> Result<()> {
     let genl = Genl::open(&ns)?;
     let reply = genl.get_family("IPVS")?.ok()?;
     let attrs = &reply.msgs.first().context("no answer")?.attrs;
-    ensure!(find(attrs, 2) == Some(b"IPVS\0"), "name {:?}", find(attrs, 2));
+    ensure!(
+        find(attrs, 2) == Some(b"IPVS\0"),
+        "name {:?}",
+        find(attrs, 2)
+    );
     ensure!(number(attrs, 3)? == 1, "version {}", number(attrs, 3)?);
     ensure!(number(attrs, 4)? == 0, "header size {}", number(attrs, 4)?);
-    ensure!(number(attrs, 5)? == 6, "maximal attribute {}", number(attrs, 5)?);
+    ensure!(
+        number(attrs, 5)? == 6,
+        "maximal attribute {}",
+        number(attrs, 5)?
+    );
     ensure!(find(attrs, 7).is_none(), "there are multicast groups");
     let mut ops = Vec::new();
     for (_, op) in parse(find(attrs, 6).context("no operations")?)? {
@@ -52,19 +65,41 @@ fn run(cx: &Cx) -> Result<()> {
 
     let module = match cx.peer {
         Peer::C => "ip_vs".to_owned(),
-        Peer::Rvs => cx.modules.rvs.as_ref().context("no module")?.display().to_string(),
+        Peer::Rvs => cx
+            .modules
+            .rvs
+            .as_ref()
+            .context("no module")?
+            .display()
+            .to_string(),
     };
     let aliases = modules::run("modinfo", &["-F", "alias", &module])?;
-    ensure!(aliases.lines().any(|a| a == "net-pf-16-proto-16-family-IPVS"), "aliases {aliases:?}");
+    ensure!(
+        aliases
+            .lines()
+            .any(|a| a == "net-pf-16-proto-16-family-IPVS"),
+        "aliases {aliases:?}"
+    );
 
     // Root of a user namespace of its own, owner of the network namespace: refused each command.
     let me = std::env::current_exe()?.display().to_string();
     for (cmd, _) in &want {
         let dump = matches!(cmd, 8 | 11);
-        let answer = ns.cmd(&format!("unshare --user --map-root-user --net {me} in-guest errno {cmd}{}", if dump { " --dump" } else { "" }))?;
-        ensure!(answer.trim() == "1", "command {cmd} in a user namespace: errno {}", answer.trim());
+        let answer = ns.cmd(&format!(
+            "unshare --user --map-root-user --net {me} in-guest errno {cmd}{}",
+            if dump { " --dump" } else { "" }
+        ))?;
+        ensure!(
+            answer.trim() == "1",
+            "command {cmd} in a user namespace: errno {}",
+            answer.trim()
+        );
     }
     let allowed = ns.cmd(&format!("{me} in-guest errno 13"))?;
-    ensure!(allowed.trim() == "0", "GET_CONFIG as root: errno {}", allowed.trim());
+    ensure!(
+        allowed.trim() == "0",
+        "GET_CONFIG as root: errno {}",
+        allowed.trim()
+    );
     Ok(())
 }

@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use anyhow::{ensure, Context, Result};
 
 use crate::genl::{parse, Attrs, Reply, NLM_F_MULTI};
-use crate::ipvs::{addr16, cmd, dest, dest_full, for_dest, for_svc, svc, svc_full, svc_id, top, Ipvs};
+use crate::ipvs::{
+    addr16, cmd, dest, dest_full, for_dest, for_svc, svc, svc_full, svc_id, top, Ipvs,
+};
 use crate::pkt::{TCP, UDP};
 use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family, Topo};
@@ -17,27 +19,39 @@ use crate::topo::{at, Family, Topo};
 pub const SCENARIO: Scenario = Scenario::new(
     "netlink_layout",
     "every netlink answer byte by byte",
-    &[2, 3, 7, 9, 10, 12],
+    &[2, 7, 9, 12],
     run,
-);
+)
+.partly(&[3, 10]);
 
 /// STATS and STATS64 of something that no packet went through.
 fn no_stats(attrs: Attrs, stats: u16, stats64: u16) -> Attrs {
     let mut short = Attrs::new();
     let mut long = Attrs::new();
     for kind in 1..=10 {
-        short = if matches!(kind, 4 | 5) { short.put(kind, &[0; 8]) } else { short.put(kind, &[0; 4]) };
+        short = if matches!(kind, 4 | 5) {
+            short.put(kind, &[0; 8])
+        } else {
+            short.put(kind, &[0; 4])
+        };
         long = long.put(kind, &[0; 8]);
     }
     attrs.nest(stats, &short).nest(stats64, &long)
 }
 
-/// The attributes without the padding (attribute 11 in a STATS nest) that architectures without unaligned access need.
+/// The attributes without the padding (attribute 11 in a STATS nest) that architectures without
+/// unaligned access need.
 fn unpadded(bytes: &[u8], stats: &[u16]) -> Result<Attrs> {
     let mut out = Attrs::new();
     for (kind, value) in parse(bytes)? {
         out = if stats.contains(&kind) {
-            out.nest(kind, &parse(value)?.into_iter().filter(|(k, _)| *k != 11).fold(Attrs::new(), |a, (k, v)| a.put(k, v)))
+            out.nest(
+                kind,
+                &parse(value)?
+                    .into_iter()
+                    .filter(|(k, _)| *k != 11)
+                    .fold(Attrs::new(), |a, (k, v)| a.put(k, v)),
+            )
         } else {
             out.put(kind, value)
         };
@@ -47,21 +61,48 @@ fn unpadded(bytes: &[u8], stats: &[u16]) -> Result<Attrs> {
 
 fn same(what: &str, ipvs: &Ipvs, reply: &Reply, cmd: u8, multi: bool, want: &Attrs) -> Result<()> {
     ensure!(reply.errno == 0, "{what}: errno {}", reply.errno);
-    let msg = reply.msgs.first().with_context(|| format!("{what}: no answer"))?;
-    ensure!(reply.msgs.len() == 1, "{what}: {} answers", reply.msgs.len());
-    ensure!(msg.kind == ipvs.family && msg.cmd == cmd && msg.version == 1, "{what}: header {msg:?}");
-    ensure!(msg.flags == if multi { NLM_F_MULTI } else { 0 }, "{what}: flags {:#x}", msg.flags);
+    let msg = reply
+        .msgs
+        .first()
+        .with_context(|| format!("{what}: no answer"))?;
+    ensure!(
+        reply.msgs.len() == 1,
+        "{what}: {} answers",
+        reply.msgs.len()
+    );
+    ensure!(
+        msg.kind == ipvs.family && msg.cmd == cmd && msg.version == 1,
+        "{what}: header {msg:?}"
+    );
+    ensure!(
+        msg.flags == if multi { NLM_F_MULTI } else { 0 },
+        "{what}: flags {:#x}",
+        msg.flags
+    );
     ensure!(msg.port == ipvs.genl.port(), "{what}: to port {}", msg.port);
     let got = match parse(&msg.attrs)?[..] {
-        [(kind @ (top::SERVICE | top::DEST), nest)] => {
-            Attrs::new().nest(kind, &unpadded(nest, &[svc::STATS, svc::STATS64, dest::STATS, dest::STATS64])?)
-        }
+        [(kind @ (top::SERVICE | top::DEST), nest)] => Attrs::new().nest(
+            kind,
+            &unpadded(
+                nest,
+                &[svc::STATS, svc::STATS64, dest::STATS, dest::STATS64],
+            )?,
+        ),
         _ => Attrs(msg.attrs.clone()),
     };
     let show = |a: &Attrs| {
-        parse(&a.0).map(|top| top.iter().map(|(k, v)| format!("{k}: {:x?}", parse(v).unwrap_or_default())).collect::<Vec<_>>())
+        parse(&a.0).map(|top| {
+            top.iter()
+                .map(|(k, v)| format!("{k}: {:x?}", parse(v).unwrap_or_default()))
+                .collect::<Vec<_>>()
+        })
     };
-    ensure!(&got == want, "{what}:\ngot      {:?}\nexpected {:?}", show(&got), show(want));
+    ensure!(
+        &got == want,
+        "{what}:\ngot      {:?}\nexpected {:?}",
+        show(&got),
+        show(want)
+    );
     Ok(())
 }
 
@@ -71,15 +112,29 @@ fn run(_cx: &Cx) -> Result<()> {
 
     // Nothing there yet: version 1.2.1, no table.
     let reply = ipvs.call(cmd::GET_INFO, &Attrs::new())?;
-    same("GET_INFO", &ipvs, &reply, cmd::SET_INFO, false, &Attrs::new().u32(1, 0x0001_0201).u32(2, 0))?;
+    same(
+        "GET_INFO",
+        &ipvs,
+        &reply,
+        cmd::SET_INFO,
+        false,
+        &Attrs::new().u32(1, 0x0001_0201).u32(2, 0),
+    )?;
     let reply = ipvs.call(cmd::GET_CONFIG, &Attrs::new())?;
-    let config = Attrs::new().u32(top::TIMEOUT_TCP, 900).u32(top::TIMEOUT_TCP_FIN, 120).u32(top::TIMEOUT_UDP, 300);
+    let config = Attrs::new()
+        .u32(top::TIMEOUT_TCP, 900)
+        .u32(top::TIMEOUT_TCP_FIN, 120)
+        .u32(top::TIMEOUT_UDP, 300);
     same("GET_CONFIG", &ipvs, &reply, cmd::SET_CONFIG, false, &config)?;
 
     for family in Family::BOTH {
         for proto in [TCP, UDP] {
             let vip = at(family.vip(), 8080);
-            let mask: u32 = if family == Family::V4 { 0x00ff_ffff } else { 64 };
+            let mask: u32 = if family == Family::V4 {
+                0x00ff_ffff
+            } else {
+                64
+            };
             let flags = |f: u32| [f.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat();
             let new = svc_full(proto, vip, "wlc")
                 .with(svc::NETMASK, &mask.to_ne_bytes())
@@ -104,13 +159,23 @@ fn run(_cx: &Cx) -> Result<()> {
             let reply = ipvs.call(cmd::GET_SERVICE, &for_svc(&svc_id(proto, vip)))?;
             same("GET_SERVICE", &ipvs, &reply, cmd::NEW_SERVICE, false, &want)?;
             let reply = ipvs.dump(cmd::GET_SERVICE, &Attrs::new())?;
-            same("dump of services", &ipvs, &reply, cmd::NEW_SERVICE, true, &want)?;
+            same(
+                "dump of services",
+                &ipvs,
+                &reply,
+                cmd::NEW_SERVICE,
+                true,
+                &want,
+            )?;
             destination(&ipvs, family, proto, vip)?;
             ipvs.ok(cmd::DEL_SERVICE, &for_svc(&svc_id(proto, vip)))?;
         }
 
-        // A service by firewall mark: the mark instead of protocol, address and port. Protocol and port given are not kept.
-        let mark = Attrs::new().u16(svc::AF, family.af()).u32(svc::FWMARK, 0x8000_0001);
+        // A service by firewall mark: the mark instead of protocol, address and port. Protocol and
+        // port given are not kept.
+        let mark = Attrs::new()
+            .u16(svc::AF, family.af())
+            .u32(svc::FWMARK, 0x8000_0001);
         let mask: u32 = if family == Family::V4 { u32::MAX } else { 128 };
         let new = mark
             .clone()
@@ -126,20 +191,37 @@ fn run(_cx: &Cx) -> Result<()> {
                 .u16(svc::AF, family.af())
                 .u32(svc::FWMARK, 0x8000_0001)
                 .text(svc::SCHED_NAME, "none")
-                .put(svc::FLAGS, &[2u32.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat())
+                .put(
+                    svc::FLAGS,
+                    &[2u32.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat(),
+                )
                 .u32(svc::TIMEOUT, 0)
                 .u32(svc::NETMASK, mask),
             svc::STATS,
             svc::STATS64,
         );
         let reply = ipvs.call(cmd::GET_SERVICE, &for_svc(&mark))?;
-        same("GET_SERVICE by mark", &ipvs, &reply, cmd::NEW_SERVICE, false, &for_svc(&want))?;
+        same(
+            "GET_SERVICE by mark",
+            &ipvs,
+            &reply,
+            cmd::NEW_SERVICE,
+            false,
+            &for_svc(&want),
+        )?;
         ipvs.ok(cmd::DEL_SERVICE, &for_svc(&mark))?;
     }
 
     // The table is there since the first service, and stays.
     let reply = ipvs.call(cmd::GET_INFO, &Attrs::new())?;
-    same("GET_INFO", &ipvs, &reply, cmd::SET_INFO, false, &Attrs::new().u32(1, 0x0001_0201).u32(2, 256))
+    same(
+        "GET_INFO",
+        &ipvs,
+        &reply,
+        cmd::SET_INFO,
+        false,
+        &Attrs::new().u32(1, 0x0001_0201).u32(2, 256),
+    )
 }
 
 fn destination(ipvs: &Ipvs, family: Family, proto: u8, vip: SocketAddr) -> Result<()> {
@@ -168,5 +250,12 @@ fn destination(ipvs: &Ipvs, family: Family, proto: u8, vip: SocketAddr) -> Resul
         dest::STATS64,
     );
     let reply = ipvs.dump(cmd::GET_DEST, &for_svc(&svc_id(proto, vip)))?;
-    same("dump of destinations", ipvs, &reply, cmd::NEW_DEST, true, &Attrs::new().nest(top::DEST, &want))
+    same(
+        "dump of destinations",
+        ipvs,
+        &reply,
+        cmd::NEW_DEST,
+        true,
+        &Attrs::new().nest(top::DEST, &want),
+    )
 }

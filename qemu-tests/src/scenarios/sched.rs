@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the `sched_*` scenarios share: a plain model of each scheduler, and random histories played to both.
+//! What the `sched_*` scenarios share: a plain model of each scheduler, and random histories played
+//! to both.
 //!
-//! Every connection of a history is one SYN (active from then on); some are closed by a FIN (inactive). Destinations are
-//! added, deleted and given other weights in between. The model keeps its destinations as the module's dumps
-//! show them: the newest first.
+//! Every connection of a history is one SYN (active from then on); some are closed by a FIN
+//! (inactive). Destinations are added, deleted and given other weights in between. The model keeps
+//! its destinations as the module's dumps show them: the newest first.
 
 use anyhow::{ensure, Context, Result};
 
@@ -277,7 +278,8 @@ impl Play {
         Pkt::tcp(at(self.family.raw_client(1), self.port), self.vip(), SYN)
     }
 
-    /// Which server a new connection went to; none if the client was told that the port is unreachable.
+    /// Which server a new connection went to; none if the client was told that the port is
+    /// unreachable.
     pub fn send(&mut self, syn: &Pkt) -> Result<Option<u8>> {
         let io = self.rig.exchange(Side::Client, std::slice::from_ref(syn))?;
         match (&io.server_pkts()[..], &io.client_pkts()[..]) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The sysctls under net.ipv4.vs: which there are, modes, defaults, ranges; other namespaces and other users.
+//! The sysctls under net.ipv4.vs: which there are, modes, defaults, ranges; other namespaces and
+//! other users.
 //!
-//! The C module must have them all. What rvs has must be among them, with the same default, mode and range: a setting that does
-//! nothing is worse than none.
+//! The C module must have them all. What rvs has must be among them, with the same default, mode
+//! and range: a setting that does nothing is worse than none.
 //!
 //! Proves checklist items 27, 28 and 30 (settings).
 
@@ -14,8 +15,13 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::ns::Ns;
 use crate::scenario::{Cx, Peer, Scenario};
 
-pub const SCENARIO: Scenario =
-    Scenario::new("sysctls", "presence, defaults, modes and ranges of the sysctls", &[27, 28, 30], run);
+pub const SCENARIO: Scenario = Scenario::new(
+    "sysctls",
+    "presence, defaults, modes and ranges of the sysctls",
+    &[30],
+    run,
+)
+.partly(&[27, 28]);
 
 struct Sysctl {
     name: &'static str,
@@ -34,11 +40,30 @@ struct Sysctl {
 const fn int(name: &'static str, default: &'static str) -> Sysctl {
     let good = &["0", "1", "2", "-1", "2147483647", "-2147483648"];
     let bad = &["x", "2147483648"];
-    Sysctl { name, init: Some(default), other: Some(default), good, bad, locked: false }
+    Sysctl {
+        name,
+        init: Some(default),
+        other: Some(default),
+        good,
+        bad,
+        locked: false,
+    }
 }
 
-const fn range(name: &'static str, default: &'static str, good: &'static [&'static str], bad: &'static [&'static str]) -> Sysctl {
-    Sysctl { name, init: Some(default), other: Some(default), good, bad, locked: false }
+const fn range(
+    name: &'static str,
+    default: &'static str,
+    good: &'static [&'static str],
+    bad: &'static [&'static str],
+) -> Sysctl {
+    Sysctl {
+        name,
+        init: Some(default),
+        other: Some(default),
+        good,
+        bad,
+        locked: false,
+    }
 }
 
 /// Defence modes. 2 is taken as well and turns into 1 at once where memory is plenty.
@@ -47,16 +72,33 @@ const MODES: &[&str] = &["0", "1", "3"];
 const ALL: &[Sysctl] = &[
     int("amemthresh", "1024"),
     int("am_droprate", "10"),
-    range("conn_max", "1073741824", &["0", "1", "65536", "1073741824"], &["-1", "1073741825", "x"]),
+    range(
+        "conn_max",
+        "1073741824",
+        &["0", "1", "65536", "1073741824"],
+        &["-1", "1073741825", "x"],
+    ),
     range("drop_entry", "0", MODES, &["4", "-1", "x"]),
     range("drop_packet", "0", MODES, &["4", "-1", "x"]),
     int("conntrack", "0"),
     range("secure_tcp", "0", MODES, &["4", "-1", "x"]),
     int("snat_reroute", "1"),
     range("sync_version", "1", &["0", "1"], &["2", "-1", "x"]),
-    range("sync_ports", "1", &["1", "2", "64", "128"], &["0", "3", "-1", "x"]),
+    range(
+        "sync_ports",
+        "1",
+        &["1", "2", "64", "128"],
+        &["0", "3", "-1", "x"],
+    ),
     int("sync_persist_mode", "0"),
-    Sysctl { name: "sync_qlen_max", init: None, other: None, good: &["0", "1", "100000"], bad: &["x"], locked: true },
+    Sysctl {
+        name: "sync_qlen_max",
+        init: None,
+        other: None,
+        good: &["0", "1", "100000"],
+        bad: &["x"],
+        locked: true,
+    },
     Sysctl {
         name: "sync_sock_size",
         init: Some("0"),
@@ -70,7 +112,12 @@ const ALL: &[Sysctl] = &[
     int("sloppy_tcp", "0"),
     int("sloppy_sctp", "0"),
     int("expire_quiescent_template", "0"),
-    range("sync_threshold", "3\t50", &["3 50", "0 0", "1 2", "5 0"], &["5 5", "6 5", "-1 5", "x"]),
+    range(
+        "sync_threshold",
+        "3\t50",
+        &["3 50", "0 0", "1 2", "5 0"],
+        &["5 5", "6 5", "-1 5", "x"],
+    ),
     range("sync_refresh_period", "0", &["0", "1", "100"], &["x"]),
     range("sync_retries", "0", &["0", "1", "3"], &["4", "-1", "x"]),
     int("nat_icmp_send", "0"),
@@ -79,8 +126,22 @@ const ALL: &[Sysctl] = &[
     int("conn_reuse_mode", "1"),
     int("schedule_icmp", "0"),
     int("ignore_tunneled", "0"),
-    Sysctl { name: "run_estimation", init: Some("1"), other: Some("1"), good: &["0", "1"], bad: &["x"], locked: true },
-    Sysctl { name: "est_cpulist", init: None, other: None, good: &["0"], bad: &["x"], locked: true },
+    Sysctl {
+        name: "run_estimation",
+        init: Some("1"),
+        other: Some("1"),
+        good: &["0", "1"],
+        bad: &["x"],
+        locked: true,
+    },
+    Sysctl {
+        name: "est_cpulist",
+        init: None,
+        other: None,
+        good: &["0"],
+        bad: &["x"],
+        locked: true,
+    },
     Sysctl {
         name: "est_nice",
         init: Some("0"),
@@ -108,14 +169,24 @@ const ALL: &[Sysctl] = &[
 ];
 
 /// What every peer must have: its behaviour is tested by other scenarios of this suite.
-const NEEDED: &[&str] =
-    &["conn_max", "snat_reroute", "expire_nodest_conn", "sloppy_tcp", "nat_icmp_send", "conn_reuse_mode"];
+const NEEDED: &[&str] = &[
+    "conn_max",
+    "snat_reroute",
+    "expire_nodest_conn",
+    "sloppy_tcp",
+    "nat_icmp_send",
+    "conn_reuse_mode",
+];
 
 /// Names and modes, as seen from a namespace.
 fn listing(ns: &Ns) -> Result<BTreeMap<String, String>> {
     let text = ns.cmd("find /proc/sys/net/ipv4/vs -type f -printf %f\\040%m\\n")?;
     text.lines()
-        .map(|l| l.split_once(' ').map(|(n, m)| (n.to_owned(), m.to_owned())).with_context(|| format!("line {l:?}")))
+        .map(|l| {
+            l.split_once(' ')
+                .map(|(n, m)| (n.to_owned(), m.to_owned()))
+                .with_context(|| format!("line {l:?}"))
+        })
         .collect()
 }
 
@@ -126,7 +197,8 @@ fn run(cx: &Cx) -> Result<()> {
     let there = listing(&init)?;
     println!("{} sysctls: {:?}", there.len(), there.keys());
     for name in there.keys() {
-        if !ALL.iter().any(|s| s.name == name) && !name.starts_with("lblc") && name != "debug_level" {
+        if !ALL.iter().any(|s| s.name == name) && !name.starts_with("lblc") && name != "debug_level"
+        {
             bail!("{name} is not one of the C module's sysctls");
         }
     }
@@ -135,7 +207,11 @@ fn run(cx: &Cx) -> Result<()> {
             bail!("{} is missing", s.name);
         }
     }
-    ensure!(there == listing(&other)?, "other namespaces have {:?}", listing(&other)?);
+    ensure!(
+        there == listing(&other)?,
+        "other namespaces have {:?}",
+        listing(&other)?
+    );
     let mut wrong = Vec::new();
     for s in ALL.iter().filter(|s| there.contains_key(s.name)) {
         let key = format!("net.ipv4.vs.{}", s.name);
@@ -145,7 +221,11 @@ fn run(cx: &Cx) -> Result<()> {
         for (ns, want) in [(&init, s.init), (&other, s.other)] {
             let got = ns.sysctl(&key)?;
             if want.is_some_and(|w| w != got) {
-                wrong.push(format!("{} in {}: {got:?}, expected {want:?}", s.name, ns.name()));
+                wrong.push(format!(
+                    "{} in {}: {got:?}, expected {want:?}",
+                    s.name,
+                    ns.name()
+                ));
             }
         }
         let before = third.sysctl(&key)?;
@@ -168,10 +248,17 @@ fn run(cx: &Cx) -> Result<()> {
             }
         }
         if other.sysctl(&key)? != kept {
-            wrong.push(format!("{} is {} after refused values, it was {kept}", s.name, other.sysctl(&key)?));
+            wrong.push(format!(
+                "{} is {} after refused values, it was {kept}",
+                s.name,
+                other.sysctl(&key)?
+            ));
         }
         // Nobody else has changed.
-        if third.sysctl(&key)? != before || s.init.is_some_and(|w| init.sysctl(&key).ok().as_deref() != Some(w)) {
+        if third.sysctl(&key)? != before
+            || s.init
+                .is_some_and(|w| init.sysctl(&key).ok().as_deref() != Some(w))
+        {
             wrong.push(format!("{} changed in another namespace", s.name));
         }
     }
@@ -179,11 +266,17 @@ fn run(cx: &Cx) -> Result<()> {
     // A network namespace that a user namespace of its own owns: some are read only.
     let text = other.cmd("unshare --user --map-root-user --net find /proc/sys/net/ipv4/vs -type f -printf %f\\040%m\\n")?;
     for line in text.lines() {
-        let (name, mode) = line.split_once(' ').with_context(|| format!("line {line:?}"))?;
-        let Some(s) = ALL.iter().find(|s| s.name == name) else { continue };
+        let (name, mode) = line
+            .split_once(' ')
+            .with_context(|| format!("line {line:?}"))?;
+        let Some(s) = ALL.iter().find(|s| s.name == name) else {
+            continue;
+        };
         let want = if s.locked { "444" } else { "644" };
         if mode != want {
-            wrong.push(format!("{name} in a user namespace: mode {mode}, expected {want}"));
+            wrong.push(format!(
+                "{name} in a user namespace: mode {mode}, expected {want}"
+            ));
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Unloading: refused while there are services, clean as soon as there are none, with connections alive and packets under way.
+//! Unloading: refused while there are services, clean as soon as there are none, with connections
+//! alive and packets under way.
 //!
 //! Proves checklist item 39.
 
@@ -13,8 +14,13 @@ use crate::scenario::{Cx, Peer, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family};
 
-pub const SCENARIO: Scenario =
-    Scenario::new("unload", "unloading is blocked by services and clean under traffic", &[39], run).own_modules();
+pub const SCENARIO: Scenario = Scenario::new(
+    "unload",
+    "unloading is blocked by services and clean under traffic",
+    &[39],
+    run,
+)
+.own_modules();
 
 fn run(cx: &Cx) -> Result<()> {
     let name = if cx.peer == Peer::C { "ip_vs" } else { "rvs" };
@@ -47,8 +53,11 @@ fn run(cx: &Cx) -> Result<()> {
         let send = |from: u16, n: u16| -> Result<()> {
             for i in from..from + n {
                 for family in Family::BOTH {
-                    let (vip, rs, client) =
-                        (at(family.vip(), 80), at(family.raw_rs(1), 8080), at(family.raw_client(i), 4000));
+                    let (vip, rs, client) = (
+                        at(family.vip(), 80),
+                        at(family.raw_rs(1), 8080),
+                        at(family.raw_client(i), 4000),
+                    );
                     rig.ctap.send(&Pkt::tcp(client, vip, SYN))?;
                     rig.ctap.send(&Pkt::udp(client, vip, b"x"))?;
                     rig.stap.send(&Pkt::tcp(rs, client, SYN | ACK))?;
@@ -57,7 +66,10 @@ fn run(cx: &Cx) -> Result<()> {
             Ok(())
         };
         send(0, 100)?;
-        ensure!(modules::run("rmmod", &[name]).is_err(), "{name} was unloaded with services");
+        ensure!(
+            modules::run("rmmod", &[name]).is_err(),
+            "{name} was unloaded with services"
+        );
         serve::ask(&stream, "still there")?;
         rig.ipvsadm("-C")?;
         free()?;
@@ -67,12 +79,20 @@ fn run(cx: &Cx) -> Result<()> {
             crate::wait::until_true(&format!("rmmod {name}"), 10.0, || {
                 Ok(modules::run("rmmod", &[name]).is_ok() || !modules::loaded(name)?)
             })?;
-            traffic.join().map_err(|_| anyhow::anyhow!("the traffic failed"))?
+            traffic
+                .join()
+                .map_err(|_| anyhow::anyhow!("the traffic failed"))?
         })
         .with_context(|| format!("round {round}"))?;
         ensure!(!modules::loaded(name)?, "{name} is still there");
-        ensure!(rig.topo.director.read("/proc/net/ip_vs").is_err(), "/proc/net/ip_vs is still there");
-        ensure!(rig.topo.director.sysctl("net.ipv4.vs.conn_max").is_err(), "net.ipv4.vs is still there");
+        ensure!(
+            rig.topo.director.read("/proc/net/ip_vs").is_err(),
+            "/proc/net/ip_vs is still there"
+        );
+        ensure!(
+            rig.topo.director.sysctl("net.ipv4.vs.conn_max").is_err(),
+            "net.ipv4.vs is still there"
+        );
         drop(server);
     }
     // Loading and unloading with nothing done in between.
