@@ -105,8 +105,10 @@ pub(crate) struct Dest {
 #[allow(dead_code)]
 impl Dest {
     /// Makes a destination of `svc` that nobody knows yet. May sleep. The first half of C `ip_vs_new_dest()`.
+    #[inline(never)]
     pub(crate) fn new(svc: Arc<Service>, id: Id, settings: &Settings) -> Result<Arc<Self>> {
-        let dest = Self {
+        // Written where it stays: the structure is large for a stack.
+        let init = try_init!(Self {
             id,
             weight: I32::new(0),
             last_weight: I32::new(settings.weight),
@@ -129,9 +131,10 @@ impl Dest {
                 overloaded: Bool::new(false),
                 lock: SpinBh::new((), c_str!("rvs_dest"), static_lock_class!()),
             },
-        };
+        }? Error);
+        let dest = Arc::try_init(init, GFP_KERNEL)?;
         dest.configure(settings);
-        Ok(Arc::new(dest, GFP_KERNEL)?)
+        Ok(dest)
     }
 
     /// Takes over settings; with the namespace's configuration locked. C `__ip_vs_update_dest()`.

@@ -129,23 +129,29 @@ pub(crate) struct Netns {
     conn_limits: Limits,
     #[pin]
     config: Mutex<Config>,
+    /// Held while tables are resized, and by walks that must not meet a service twice: C `svc_resize_sem`. Taken after
+    /// the configuration, if both are.
+    #[pin]
+    resizing: Mutex<()>,
 }
 
 impl Netns {
     /// Makes an empty namespace; connection tables will be within `conn_limits`.
+    #[inline(never)]
     pub(crate) fn new(net: Handle, conn_limits: Limits) -> Result<Arc<Self>> {
         let sysctl = Sysctl::new(&net);
-        let services = Services::new(sysctl.svc_lfactor())?;
+        let lfactor = sysctl.svc_lfactor();
         let init = try_pin_init!(Self {
             net,
-            services,
-            trash: Trash::new()?,
+            services <- Services::new(lfactor),
+            trash <- Trash::new(),
             conns: Once::new(),
             totals: Stats::new()?,
             timeouts: Timeouts::new(),
             sysctl,
             conn_limits,
             config <- new_mutex!(Config::default(), "rvs_config"),
+            resizing <- new_mutex!((), "rvs_resizing"),
         }? Error);
         Arc::pin_init(init, GFP_KERNEL)
     }
@@ -178,12 +184,27 @@ impl Netns {
         f(&mut self.config.lock())
     }
 
+    /// Calls `f` for each service, once. Sleeps, `f` must not.
+    pub(crate) fn each_service(&self, f: impl FnMut(&Arc<Service>, &Held)) {
+        let _stable = self.resizing.lock();
+        self.services.each(f);
+    }
+
+    /// Fits the sizes of the tables to what they hold. Sleeps for grace periods, without the configuration.
+    pub(crate) fn fit_tables(&self) {
+        let _stable = self.resizing.lock();
+        let lfactor = self.sysctl.svc_lfactor();
+        self.services.fit(lfactor);
+        self.trash.fit(lfactor);
+    }
+
     /// The service of this id.
     pub(crate) fn find(&self, id: &service::Id) -> Option<Arc<Service>> {
         rcu::read(|g| self.services.find(id, g).cloned())
     }
 
     /// Adds a service that is not there: `ip_vs_add_service()`.
+    #[inline(never)]
     pub(crate) fn add_service(
         self: &Arc<Self>,
         config: &mut Config,
@@ -233,18 +254,17 @@ impl Netns {
             self.trash.take_service(&service);
             service.return_as(settings, prepared);
         }
-        self.services.add(new, id, self.sysctl.svc_lfactor());
+        self.services.add(new, id);
         Ok(())
     }
 
     /// Removes a service with all its destinations: `ip_vs_unlink_service()`.
     pub(crate) fn remove_service(&self, config: &mut Config, service: &Arc<Service>) {
         let family = service.id().family;
-        self.services.remove(service, self.sysctl.svc_lfactor());
+        self.services.remove(service);
         rcu::read(|g| service.each_dest(g, |dest| self.retire(dest)));
         service.retire();
         self.trash.put_service(service);
-        self.trash.fit(self.sysctl.svc_lfactor());
         if self.services.count(family) == 0 {
             *config.hooks.get_mut(family) = None;
         }
@@ -266,6 +286,7 @@ impl Netns {
     }
 
     /// Adds a destination that its service does not have: `ip_vs_add_dest()`, `ip_vs_new_dest()`.
+    #[inline(never)]
     pub(crate) fn add_dest(
         &self,
         _config: &mut Config,
@@ -296,7 +317,6 @@ impl Netns {
             self.services.add_server(server);
         }
         service.publish(prepared);
-        self.services.fit(self.sysctl.svc_lfactor());
         Ok(())
     }
 
@@ -325,6 +345,7 @@ impl Netns {
     }
 
     /// Changes a destination: `ip_vs_edit_dest()`.
+    #[inline(never)]
     pub(crate) fn edit_dest(
         &self,
         _config: &mut Config,
@@ -351,6 +372,7 @@ impl Netns {
     }
 
     /// Removes a destination: `ip_vs_del_dest()`.
+    #[inline(never)]
     pub(crate) fn remove_dest(
         &self,
         _config: &mut Config,
@@ -362,7 +384,6 @@ impl Netns {
         // Nothing fails from here on.
         self.retire(&dest);
         service.publish(prepared);
-        self.trash.fit(self.sysctl.svc_lfactor());
         Ok(())
     }
 
@@ -375,32 +396,25 @@ impl Netns {
 
     /// Lets removed destinations go for good that have been idle for long. Returns whether there are others.
     pub(crate) fn sweep_trash(&self) -> bool {
-        self.configure(|_| {
-            let left = self.trash.sweep();
-            self.trash.fit(self.sysctl.svc_lfactor());
-            left
-        })
+        self.configure(|_| self.trash.sweep())
     }
 
     /// Starts all statistics over: `ip_vs_zero_all()`.
     pub(crate) fn zero(&self, _config: &mut Config) {
-        self.services.each(|service, g| service.zero(g));
+        self.each_service(|service, g| service.zero(g));
         self.totals.zero();
     }
 
     /// One period of the estimator: `ip_vs_chain_estimation()` for all there is. Returns whether it must go on.
     pub(crate) fn estimate(&self) -> bool {
-        // Locked, so that the walk meets everything once.
-        self.configure(|_| {
-            self.services.each(|service, g| {
-                service.each_dest(g, |dest| {
-                    dest.stats.step();
-                });
-                service.stats.step();
+        self.each_service(|service, g| {
+            service.each_dest(g, |dest| {
+                dest.stats.step();
             });
-            let quiet = self.totals.step();
-            !(quiet && self.services.is_empty())
-        })
+            service.stats.step();
+        });
+        let quiet = self.totals.step();
+        !(quiet && self.services.is_empty())
     }
 
     /// Forgets all routes: a device went down. C `ip_vs_dst_event()`.

@@ -190,8 +190,10 @@ pub(crate) struct Service {
 #[allow(dead_code)]
 impl Service {
     /// Makes a service without destinations that nobody knows yet. May sleep.
+    #[inline(never)]
     pub(crate) fn new(id: Id, settings: &Settings) -> Result<Arc<Self>> {
-        let service = Self {
+        // Written where it stays: the structure is large for a stack.
+        let init = try_init!(Self {
             id,
             flags: U32::new(settings.flags | svc_flag::HASHED),
             timeout: U32::new(settings.timeout),
@@ -205,8 +207,8 @@ impl Service {
             life: U32::new(0),
             in_trash: U32::new(0),
             stats: Stats::new()?,
-        };
-        Ok(Arc::new(service, GFP_KERNEL)?)
+        }? Error);
+        Arc::try_init(init, GFP_KERNEL)
     }
 
     /// Gets ready to bring a removed service back, without destinations. May sleep.
@@ -318,6 +320,7 @@ impl Service {
 
     /// Makes a copy of the present snapshot: with another scheduler, with a destination at the head, without the one at
     /// an index. Nobody else changes the snapshot meanwhile: the configuration is locked. May sleep.
+    #[inline(never)]
     fn copy(
         &self,
         kind: Option<Kind>,

@@ -47,6 +47,7 @@ pub(crate) struct Control {
     keeper: Job<Netns>,
     reaper: Job<Netns>,
     sweeper: Job<Netns>,
+    sizer: Arc<Job<Netns>>,
     netns: Contents,
 }
 
@@ -58,13 +59,20 @@ impl Control {
 
     /// Starts the work that a namespace with services needs.
     fn has_service(&self) {
+        self.sizer.start(1);
         self.estimator.start(HZ.from_secs_u32(PERIOD_SECS));
         self.keeper.start(1);
+    }
+
+    /// Starts the work that a new destination needs.
+    fn has_dest(&self) {
+        self.sizer.start(1);
     }
 
     /// Starts the work that removed destinations need: their connections end soon, if the namespace wants that (C
     /// `ip_vs_enqueue_expire_nodest_conns()`), and they themselves some time later.
     fn lost_dest(&self) {
+        self.sizer.start(1);
         self.sweeper.start(SWEEP);
         if self.netns().sysctl.expire_nodest_conn() {
             self.reaper.start(1);
@@ -94,6 +102,12 @@ fn reap(netns: &Netns) -> Option<u32> {
     None
 }
 
+/// Fits the sizes of tables to what they hold, now that it changed.
+fn fit(netns: &Netns) -> Option<u32> {
+    netns.fit_tables();
+    None
+}
+
 /// Lets removed destinations go that are idle.
 fn sweep(netns: &Netns) -> Option<u32> {
     netns.sweep_trash().then_some(SWEEP)
@@ -107,14 +121,16 @@ impl PerNet for Control {
     fn init(net: Handle) -> Result<KBox<Self>> {
         let bits = module_parameters::conn_tab_bits.value();
         let netns = Netns::new(net, Limits::connections(bits, memory::total()))?;
+        let sizer = Arc::new(Job::new(netns.clone(), fit)?, GFP_KERNEL)?;
         Ok(KBox::new(
             Self {
                 _proc: proc::Files::new(&netns)?,
-                _sysctl: sysctl::Files::new(&netns)?,
+                _sysctl: sysctl::Files::new(&netns, &sizer)?,
                 estimator: Job::new(netns.clone(), estimate)?,
                 keeper: Job::new(netns.clone(), keep)?,
                 reaper: Job::new(netns.clone(), reap)?,
                 sweeper: Job::new(netns.clone(), sweep)?,
+                sizer,
                 netns: Contents(netns),
             },
             GFP_KERNEL,

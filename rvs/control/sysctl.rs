@@ -13,7 +13,8 @@ use crate::{
             Registration,
             Var,
             Writer, //
-        }, //
+        },
+        work::Job, //
     }, //
 };
 use kernel::{
@@ -137,9 +138,9 @@ macro_rules! any {
         Var {
             name: $name,
             host_only: $host_only,
-            get: |netns| netns.sysctl.$field.load(),
-            set: |netns, value, _| {
-                netns.sysctl.$field.store(value);
+            get: |knobs| knobs.netns.sysctl.$field.load(),
+            set: |knobs, value, _| {
+                knobs.netns.sysctl.$field.store(value);
                 Ok(())
             },
             unset: None,
@@ -148,11 +149,11 @@ macro_rules! any {
 }
 
 /// In the order of C.
-static VARS: &[Var<Netns>] = &[
+static VARS: &[Var<Knobs>] = &[
     Var {
         name: c"conn_max",
         host_only: false,
-        get: |netns| netns.sysctl.conn_max.load(),
+        get: |knobs| knobs.netns.sysctl.conn_max.load(),
         set: set_conn_max,
         unset: Some(c_int::MIN),
     },
@@ -165,21 +166,22 @@ static VARS: &[Var<Netns>] = &[
     Var {
         name: c"conn_lfactor",
         host_only: true,
-        get: |netns| netns.sysctl.conn_lfactor.load(),
+        get: |knobs| knobs.netns.sysctl.conn_lfactor.load(),
         set: set_conn_lfactor,
         unset: None,
     },
     Var {
         name: c"svc_lfactor",
         host_only: true,
-        get: |netns| netns.sysctl.svc_lfactor.load(),
+        get: |knobs| knobs.netns.sysctl.svc_lfactor.load(),
         set: set_svc_lfactor,
         unset: None,
     },
 ];
 
 /// C `proc_do_conn_max()`: the host's administrator moves the limit, others stay below it.
-fn set_conn_max(netns: &Netns, value: c_int, writer: &Writer) -> Result {
+fn set_conn_max(knobs: &Knobs, value: c_int, writer: &Writer) -> Result {
+    let netns = &knobs.netns;
     let sysctl = &netns.sysctl;
     let is_host_admin = writer.is_host_admin();
     netns.configure(|_| {
@@ -211,8 +213,9 @@ fn check_lfactor(value: c_int) -> Result {
 }
 
 /// C `ipvs_proc_conn_lfactor()`.
-fn set_conn_lfactor(netns: &Netns, value: c_int, _: &Writer) -> Result {
+fn set_conn_lfactor(knobs: &Knobs, value: c_int, _: &Writer) -> Result {
     check_lfactor(value)?;
+    let netns = &knobs.netns;
     netns.sysctl.conn_lfactor.store(value);
     if let Some(conns) = netns.conns() {
         conns.set_lfactor(value);
@@ -221,25 +224,34 @@ fn set_conn_lfactor(netns: &Netns, value: c_int, _: &Writer) -> Result {
 }
 
 /// C `ipvs_proc_svc_lfactor()`.
-fn set_svc_lfactor(netns: &Netns, value: c_int, _: &Writer) -> Result {
+fn set_svc_lfactor(knobs: &Knobs, value: c_int, _: &Writer) -> Result {
     check_lfactor(value)?;
-    netns.configure(|_| {
-        netns.sysctl.svc_lfactor.store(value);
-        netns.services.fit(value);
-    });
+    knobs.netns.sysctl.svc_lfactor.store(value);
+    knobs.sizer.start(0);
     Ok(())
+}
+
+/// What the files reach.
+pub(crate) struct Knobs {
+    netns: Arc<Netns>,
+    sizer: Arc<Job<Netns>>,
 }
 
 /// The files of a namespace.
 pub(crate) struct Files {
-    _files: Registration<Netns>,
+    _files: Registration<Knobs>,
 }
 
 impl Files {
     /// Creates them.
-    pub(crate) fn new(netns: &Arc<Netns>) -> Result<Self> {
+    pub(crate) fn new(netns: &Arc<Netns>, sizer: &Arc<Job<Netns>>) -> Result<Self> {
+        let knobs = Knobs {
+            netns: netns.clone(),
+            sizer: sizer.clone(),
+        };
+        let knobs = Arc::new(knobs, GFP_KERNEL)?;
         Ok(Self {
-            _files: Registration::new(netns.net(), c"net/ipv4/vs", VARS, netns.clone())?,
+            _files: Registration::new(netns.net(), c"net/ipv4/vs", VARS, knobs)?,
         })
     }
 }

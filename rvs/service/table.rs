@@ -187,13 +187,13 @@ pub(crate) struct NewServer(Unlinked<Server>);
 
 impl Services {
     /// Makes empty tables.
-    pub(crate) fn new(lfactor: i32) -> Result<Self> {
-        Ok(Self {
+    pub(crate) fn new(lfactor: i32) -> impl Init<Self, Error> {
+        try_init!(Self {
             table: Table::new(MIN_BITS, 0, false)?,
             servers: Table::new(MIN_BITS, 0, false)?,
             counts: PerFamily::default(),
             sized_for: I32::new(lfactor),
-        })
+        }? Error)
     }
 
     /// How many services of a family there are.
@@ -279,7 +279,7 @@ impl Services {
     }
 
     /// Adds a service, of an id that is not there.
-    pub(crate) fn add(&self, new: NewService, id: &Id, lfactor: i32) {
+    pub(crate) fn add(&self, new: NewService, id: &Id) {
         // Counted first, so that whoever finds it finds the counts, too.
         self.counts.get(id.family).add(id, 1);
         rcu::read(|g| {
@@ -287,11 +287,10 @@ impl Services {
                 self.counts.get(id.family).add(id, u32::MAX);
             }
         });
-        self.fit(lfactor);
     }
 
     /// Removes a service; those who found it before keep it until their RCU section ends.
-    pub(crate) fn remove(&self, service: &Service, lfactor: i32) {
+    pub(crate) fn remove(&self, service: &Service) {
         let id = service.id();
         let hash = service_hash(self.table.key(), id);
         let removed = rcu::read(|g| {
@@ -302,7 +301,6 @@ impl Services {
         });
         if removed {
             self.counts.get(id.family).add(id, u32::MAX);
-            self.fit(lfactor);
         }
     }
 
@@ -331,7 +329,8 @@ impl Services {
         });
     }
 
-    /// Fits the sizes to the numbers of entries. Sleeps. Without memory they stay as they are.
+    /// Fits the sizes to the numbers of entries. Sleeps for grace periods; callers must not overlap. Without memory the
+    /// sizes stay as they are.
     pub(crate) fn fit(&self, lfactor: i32) {
         fit(&self.table, Some(&self.sized_for), lfactor);
         // C has 16 buckets of real servers for ever.
@@ -354,8 +353,8 @@ impl Services {
             .visit(index, g, |entry: Ref<'g, Entry>| f(&entry.get().0))
     }
 
-    /// Calls `f` for each service, in RCU sections of one chain each. Sleeps. With the configuration locked it sees
-    /// each service exactly once.
+    /// Calls `f` for each service, in RCU sections of one chain each. Sleeps. It sees each that stays, exactly once if the
+    /// table is not resized meanwhile.
     pub(crate) fn each(&self, mut f: impl FnMut(&Arc<Service>, &Held)) {
         let mut index = 0;
         while rcu::read(|g| {

@@ -56,11 +56,11 @@ pub(crate) struct Trash {
 
 impl Trash {
     /// Makes an empty one.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self {
+    pub(crate) fn new() -> impl Init<Self, Error> {
+        try_init!(Self {
             dests: Table::new(MIN_BITS, 0, false)?,
             services: Table::new(MIN_BITS, 0, false)?,
-        })
+        }? Error)
     }
 
     /// Keeps a removed destination. Without memory it cannot come back, that is all.
@@ -148,7 +148,7 @@ impl Trash {
         self.dests.count() != 0
     }
 
-    /// Fits the sizes to the numbers of entries. Sleeps.
+    /// Fits the sizes to the numbers of entries: see [`super::Services::fit()`].
     pub(crate) fn fit(&self, lfactor: i32) {
         fit(&self.dests, None, lfactor);
         fit(&self.services, None, lfactor);

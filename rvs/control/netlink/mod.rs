@@ -156,6 +156,7 @@ fn no_service(request: &Request<'_>) -> Error {
 }
 
 /// NEW_SERVICE, SET_SERVICE, DEL_SERVICE.
+#[inline(never)]
 fn service(control: &Control, request: &Request<'_>) -> Result {
     let netns = control.netns();
     let parser = Parser::new(request.explain());
@@ -194,6 +195,7 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
 }
 
 /// NEW_DEST, SET_DEST, DEL_DEST.
+#[inline(never)]
 fn dest(control: &Control, request: &Request<'_>) -> Result {
     let netns = control.netns();
     let parser = Parser::new(request.explain());
@@ -219,6 +221,7 @@ fn dest(control: &Control, request: &Request<'_>) -> Result {
             }
             (Some(settings), None) if request.number() == cmd::NEW_DEST => {
                 parser.supported(&settings)?;
+                control.has_dest();
                 netns.add_dest(config, &service, &args.id, &settings)
             }
             (Some(_), Some(_)) => {
@@ -236,6 +239,7 @@ fn dest(control: &Control, request: &Request<'_>) -> Result {
 }
 
 /// ZERO: one service, or everything.
+#[inline(never)]
 fn zero(control: &Control, request: &Request<'_>) -> Result {
     let netns = control.netns();
     let Some(nest) = request.attr(attr::SERVICE) else {
@@ -251,6 +255,7 @@ fn zero(control: &Control, request: &Request<'_>) -> Result {
 }
 
 /// FLUSH.
+#[inline(never)]
 fn flush(control: &Control) -> Result {
     let netns = control.netns();
     netns.configure(|config| netns.flush(config));
@@ -259,6 +264,7 @@ fn flush(control: &Control) -> Result {
 }
 
 /// SET_CONFIG: timeouts; C `ip_vs_set_timeout()`.
+#[inline(never)]
 fn set_config(control: &Control, request: &Request<'_>) -> Result {
     let read = |number| {
         let Some(attr) = request.attr(number) else {
@@ -288,6 +294,7 @@ fn set_config(control: &Control, request: &Request<'_>) -> Result {
 }
 
 /// GET_CONFIG.
+#[inline(never)]
 fn get_config(control: &Control, request: &Request<'_>) -> Result {
     let timeouts = &control.netns().timeouts;
     let secs = |jiffies| crate::HZ.to_secs_u32(jiffies);
@@ -306,6 +313,7 @@ fn get_config(control: &Control, request: &Request<'_>) -> Result {
 }
 
 /// GET_INFO.
+#[inline(never)]
 fn get_info(control: &Control, request: &Request<'_>) -> Result {
     let mut reply = request.reply(cmd::SET_INFO)?;
     let msg = reply.writer();
@@ -315,6 +323,7 @@ fn get_info(control: &Control, request: &Request<'_>) -> Result {
 }
 
 /// GET_SERVICE of one service.
+#[inline(never)]
 fn get_service(control: &Control, request: &Request<'_>) -> Result {
     let nest = request.attr(attr::SERVICE);
     let args = Parser::new(request.explain()).service(nest, false)?;
@@ -329,29 +338,28 @@ fn get_service(control: &Control, request: &Request<'_>) -> Result {
 }
 
 /// GET_SERVICE of all: goes on by ordinal position, so that changes meanwhile may repeat one or leave one out, as in C.
+#[inline(never)]
 fn dump_services(control: &Control, dump: &mut Dump<'_>) {
     let start = dump.position();
     let mut seen = 0_usize;
     let mut full = false;
-    // Locked, so that the table is not resized meanwhile.
-    control.netns().configure(|_| {
-        control.netns().services.each(|service, _| {
-            if full {
-                return;
-            }
-            if seen >= start {
-                let written = dump.message(cmd::NEW_SERVICE, |msg| fill::service(msg, service));
-                full = written.is_err();
-            }
-            if !full {
-                seen = seen.saturating_add(1);
-            }
-        });
+    control.netns().each_service(|service, _| {
+        if full {
+            return;
+        }
+        if seen >= start {
+            let written = dump.message(cmd::NEW_SERVICE, |msg| fill::service(msg, service));
+            full = written.is_err();
+        }
+        if !full {
+            seen = seen.saturating_add(1);
+        }
     });
     dump.set_position(seen);
 }
 
 /// GET_DEST: the destinations of a service; none if the request is wrong or there is no such service, as in C.
+#[inline(never)]
 fn dump_dests(control: &Control, dump: &mut Dump<'_>) {
     let Ok(attrs) = dump.attrs(&POLICY) else {
         return;

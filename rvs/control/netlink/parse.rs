@@ -121,6 +121,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads which service is meant. `full`: everything that a service has must be there, too.
+    #[inline(never)]
     pub(super) fn service(&self, nest: Option<Attr<'a>>, full: bool) -> Result<ServiceArgs<'a>> {
         let nest =
             nest.ok_or_else(|| self.refuse(EINVAL, c"attribute SERVICE is missing", None))?;
@@ -178,6 +179,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads what a service shall be, which had the flags `old` before.
+    #[inline(never)]
     pub(super) fn service_settings(
         &self,
         args: &ServiceArgs<'_>,
@@ -234,6 +236,7 @@ impl<'a> Parser<'a> {
 
     /// Reads which destination is meant, of a service of family `of`. `full`: everything that a destination has must be
     /// there, too.
+    #[inline(never)]
     pub(super) fn dest(
         &self,
         nest: Option<Attr<'a>>,
@@ -288,6 +291,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads what a destination shall be.
+    #[inline(never)]
     pub(super) fn dest_settings(&self, args: &DestArgs<'_>) -> Result<dest::Settings> {
         let number = |number| args.attrs.get(number).map_or(0, |attr| attr.u32());
 
