@@ -3,8 +3,8 @@
 //! Real servers that answer with their name, and real clients.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -242,13 +242,16 @@ pub fn pattern(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i % 251) as u8).collect()
 }
 
-/// A UDP socket in `ns`, connected to `to`.
+/// A UDP socket in `ns`, connected to `to`, from a port that no socket before it had: what IPVS knows
+/// of an old one would be found again.
 pub fn udp(ns: &Ns, to: SocketAddr) -> Result<UdpSocket> {
-    let any: SocketAddr = if to.is_ipv4() {
-        "0.0.0.0:0".parse()?
+    static PORT: AtomicU16 = AtomicU16::new(20_000);
+    let ip: IpAddr = if to.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
     } else {
-        "[::]:0".parse()?
+        Ipv6Addr::UNSPECIFIED.into()
     };
+    let any = SocketAddr::new(ip, PORT.fetch_add(1, Ordering::Relaxed));
     let socket = ns.run(|| -> std::io::Result<UdpSocket> {
         let socket = UdpSocket::bind(any)?;
         socket.connect(to)?;

@@ -61,7 +61,7 @@ fn run(_cx: &Cx) -> Result<()> {
         let came = rig.forwarded(&Pkt::tcp(client, at(Family::V4.vip(), 80), ACK))?;
         ensure!(came.dest().ip() == Family::V4.raw_rs(server), "{came:?}");
     }
-    one.ipvsadm("--set 11 12 13")?;
+    one.ipvsadm("--set 1100 1200 1300")?;
     ensure!(
         Ipvs::open(&two.topo.director)?.config()? == [900, 120, 300],
         "timeouts are shared"

@@ -20,7 +20,7 @@ use crate::proc;
 use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
-use crate::wait::until;
+use crate::wait::{until, until_true};
 
 pub const SCENARIO: Scenario = Scenario::new(
     "tcp_states",
@@ -200,7 +200,10 @@ fn states(family: Family) -> Result<()> {
         // The C module's file can miss connections while its table is being resized.
         let conns = until("all connections are listed", 3.0, || {
             let conns = proc::conns(&t.rig.topo.director)?;
-            Ok((conns.len() == usize::from(t.port - 1000)).then_some(conns))
+            let all = expected
+                .keys()
+                .all(|port| conns.iter().any(|c| c.client == t.client(*port)));
+            Ok(all.then_some(conns))
         })?;
         for (port, (event, want)) in &expected {
             let conn = conns
@@ -224,22 +227,25 @@ fn states(family: Family) -> Result<()> {
                 conn.expires
             );
         }
-        let active = conns
-            .iter()
-            .filter(|c| {
-                [Es, Ss, Sr]
-                    .iter()
-                    .any(|s| s.active() && s.name() == c.state)
-            })
-            .count();
-        let dest = ipvs.dest(TCP, t.vip, t.rs)?;
-        ensure!(
-            (dest.active as usize, (dest.active + dest.inact) as usize) == (active, conns.len()),
-            "{active} of {} are active, the destination says {} and {}",
-            conns.len(),
-            dest.active,
-            dest.inact
-        );
+        let mut last = String::new();
+        until_true("the destination counts its connections", 3.0, || {
+            let conns = proc::conns(&t.rig.topo.director)?;
+            let active = conns
+                .iter()
+                .filter(|c| {
+                    [Es, Ss, Sr]
+                        .iter()
+                        .any(|s| s.active() && s.name() == c.state)
+                })
+                .count();
+            let dest = ipvs.dest(TCP, t.vip, t.rs)?;
+            last = format!("{active} active of {}, {dest:?}", conns.len());
+            Ok(
+                (dest.active as usize, (dest.active + dest.inact) as usize)
+                    == (active, conns.len()),
+            )
+        })
+        .with_context(|| last)?;
     }
 
     // The priority of flags set together: RST, SYN, FIN, ACK.
