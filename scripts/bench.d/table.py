@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Makes docs/benchmarks.md of what the guests have printed.
+
+table.py COMMAND-LINE INSTRUCTIONS [NANOSECONDS]
+
+The last two are files of the guests' output, of which the lines beginning with "@" count. The page goes to standard output, times in
+nanoseconds and the verdict to standard error. Exit status: 0 when rvs needs no more instructions than C on every row, 1 when it
+does, 2 when there is nothing to compare.
+"""
+
+import collections
+import statistics
+import sys
+import time
+
+LABELS = {
+    "drop": "dropped at the director",
+    "forward": "plain forwarding",
+    "flowtable": "nf_flowtable",
+    "dnat": "nftables DNAT",
+    "c-flows": "C ip_vs NAT, established flows",
+    "c-new": "C ip_vs NAT, new connection per packet",
+    "rvs-flows": "rvs NAT, established flows",
+    "rvs-new": "rvs NAT, new connection per packet",
+}
+FLOWS = {"flows": "established flows", "new": "new connection per packet"}
+
+
+def label(row):
+    family, path = row.split("-", 1)
+    return ("IPv6: " if family == "6" else "") + LABELS[path]
+
+
+class Results:
+    def __init__(self, path):
+        self.kernel = None
+        self.cost = collections.defaultdict(list)
+        self.caches = collections.defaultdict(list)
+        self.rest = {}
+        if not path:
+            return
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                kind, *f = line.split()[:8] or [""]
+                if kind == "@kernel":
+                    self.kernel = f[0]
+                elif kind == "@cost":
+                    self.cost[f[0]].append(float(f[2]))
+                elif kind == "@memory" and f[3] == "cache":
+                    self.caches[(f[0], f[1])].append((f[4], int(f[5]), int(f[7]) / int(f[2])))
+                elif kind == "@memory" and f[3] == "rest":
+                    self.rest[(f[0], f[1])] = int(f[4]) / int(f[2])
+
+    def bytes(self, key):
+        return sum(c[2] for c in self.caches[key]) + self.rest[key]
+
+
+def typical(values):
+    return statistics.median(values)
+
+
+def spread(values):
+    return (max(values) - min(values)) / typical(values) * 100
+
+
+def table(head, rows):
+    rows = [head] + rows
+    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
+    out = []
+    for n, r in enumerate(rows):
+        out.append("| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))) + " |")
+        if n == 0:
+            out.append("| " + " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |")
+    return "\n".join(out)
+
+
+def base(row):
+    return row[0] + "-forward"
+
+
+def main():
+    command, *files = sys.argv[1:]
+    counted, timed = Results(files[0]), Results(files[1] if len(files) > 1 else None)
+    if not counted.cost:
+        print("table.py: no measurements", file=sys.stderr)
+        return 2
+
+    print("# Benchmarks\n")
+    print("Written by `make bench`; don't edit.\n")
+    print(f"- {time.strftime('%Y-%m-%d')}, `{command}`")
+    print(f"- instructions, bytes: Linux {counted.kernel}, as Debian ships it, in QEMU with `-icount shift=0` on one processor")
+    if timed.kernel:
+        print(f"- time: Linux {timed.kernel}, User-Mode Linux without SMP")
+    print("""- a client, a director and a server, each a network namespace, joined by veth; pktgen sends UDP packets (60 bytes; IPv6 78)
+  and the server drops them as they arrive; a row is the cost of the whole chain, the generator and both ends included
+- *established flows*: 1,000 flows in turn, all there before the count begins; *new connection per packet*: no flow twice
+- all rows from one boot, C ip_vs loaded, measured and unloaded before rvs; sysctls and module parameters untouched
+""")
+
+    print("## Cost of a packet\n")
+    rows = []
+    for row, values in counted.cost.items():
+        forward = counted.cost.get(base(row))
+        line = [label(row), f"{typical(values):,.0f}",
+                f"{typical(values) - typical(forward):+,.0f}" if forward and row != base(row) else "", f"{spread(values):.2f} %"]
+        if timed.kernel:
+            times, reference = timed.cost.get(row), timed.cost.get(base(row))
+            # Other load on the machine only ever adds: the least is the truest.
+            line.append(f"{min(times) / min(reference):.2f}" if times and reference else "")
+        rows.append(line)
+    head = ["path", "instructions", "over forwarding", "spread"] + (["time, forwarding = 1"] if timed.kernel else [])
+    print(table(head, rows))
+
+    pairs = []
+    for row in counted.cost:
+        other = row.replace("-rvs-", "-c-")
+        if other != row and other in counted.cost:
+            pairs.append((row, typical(counted.cost[other]), typical(counted.cost[row])))
+    worse = [row for row, c, rvs in pairs if rvs > c]
+    if pairs:
+        print("\n## rvs beside C ip_vs\n")
+        rows = []
+        for row, c, rvs in pairs:
+            forward = typical(counted.cost[base(row)])
+            family, _, flows = row.split("-")
+            line = [f"IPv{family}, {FLOWS[flows]}", f"{c:,.0f}", f"{rvs:,.0f}", f"{rvs - c:+,.0f}", f"{(rvs / c - 1) * 100:+.1f} %",
+                    f"{((rvs - forward) / (c - forward) - 1) * 100:+.1f} %"]
+            if timed.kernel:
+                a, b = timed.cost.get(row), timed.cost.get(row.replace("-rvs-", "-c-"))
+                line.append(f"{(min(a) / min(b) - 1) * 100:+.1f} %" if a and b else "")
+            rows.append(line)
+        head = ["NAT", "C", "rvs", "difference", "whole chain", "over forwarding"] + (["time"] if timed.kernel else [])
+        print(table(head, rows))
+
+    if counted.rest:
+        print("\n## Memory of a connection\n")
+        rows = []
+        for (peer, family), rest in counted.rest.items():
+            caches = counted.caches[(peer, family)]
+            rows.append([f"{'C ip_vs' if peer == 'c' else peer} NAT, IPv{family}",
+                         " + ".join(f"{size} ({name})" for name, size, _ in caches),
+                         f"{sum(c[2] for c in caches):.1f}", f"{rest:.1f}", f"{counted.bytes((peer, family)):.1f}"])
+        print(table(["", "objects, bytes", "their slabs", "hash table and other pages", "bytes per connection"], rows))
+
+    if timed.cost:
+        print("\nnanoseconds per packet on this machine (least of the rounds):", file=sys.stderr)
+        for row, values in timed.cost.items():
+            print(f"  {label(row):<46} {min(values):>8,.0f}   (spread {spread(values):.0f} %)", file=sys.stderr)
+    if not pairs:
+        print("\nverdict: rvs was not measured", file=sys.stderr)
+        return 2
+    for row in worse:
+        print(f"\nverdict: rvs needs more instructions than C: {label(row)}", file=sys.stderr)
+    if not worse:
+        print("\nverdict: rvs needs no more instructions than C on any row", file=sys.stderr)
+    return 1 if worse else 0
+
+
+sys.exit(main())
