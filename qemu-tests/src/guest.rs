@@ -25,7 +25,7 @@ use crate::klog::{is_trouble, Klog};
 use crate::modules::{loaded, Modules};
 use crate::scenario::{Cx, Guest, Peer, Scenario};
 use crate::scenarios;
-use crate::wait::{pass, scaled, slow};
+use crate::wait::{pass, scaled, set_slow, slow};
 use netlink_sys::protocols::NETLINK_GENERIC;
 
 #[derive(Subcommand)]
@@ -64,6 +64,9 @@ pub struct Place {
     /// Where files for the host go.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// By how much deadlines are stretched.
+    #[arg(long, default_value_t = 1.0)]
+    slow: f64,
     /// Of everything random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -82,6 +85,7 @@ impl Place {
             format!("--peer={}", self.peer),
             format!("--guest={}", self.guest),
             format!("--seed={}", self.seed),
+            format!("--slow={}", self.slow),
         ];
         if let Some(rvs) = &self.rvs {
             args.push(format!("--rvs={}", rvs.display()));
@@ -128,6 +132,7 @@ fn scenario(name: &str) -> Result<&'static Scenario> {
 
 /// All scenarios asked for; whether every one passed.
 fn run(place: &Place, names: &[String]) -> Result<bool> {
+    set_slow(place.slow);
     let mut log = Klog::new()?;
     let leaks = Path::new("/sys/kernel/debug/kmemleak");
     if place.guest == Guest::Kasan {
@@ -275,6 +280,7 @@ fn no_leaks(leaks: &Path) -> Result<bool> {
 
 /// One scenario, here.
 fn one(place: &Place, name: &str) -> Result<()> {
+    set_slow(place.slow);
     let scenario = scenario(name)?;
     // What tools keep under /run must not outlive the scenario, nor meet another guest on the same
     // file system.

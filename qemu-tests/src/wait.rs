@@ -2,23 +2,24 @@
 
 //! Deadlines instead of sleeps.
 //!
-//! `RVS_SLOW` stretches every deadline: software emulation runs at a tenth of native speed.
+//! Each is stretched by how much slower the guest is than a native one ([`set_slow`]).
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
 
+static SLOW: OnceLock<f64> = OnceLock::new();
+
 /// By how much this guest is slower than a native one.
 pub fn slow() -> f64 {
-    static SLOW: OnceLock<f64> = OnceLock::new();
-    *SLOW.get_or_init(|| {
-        std::env::var("RVS_SLOW")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .filter(|&f: &f64| f >= 1.0)
-            .unwrap_or(1.0)
-    })
+    SLOW.get().copied().unwrap_or(1.0)
+}
+
+/// Says so, once.
+pub fn set_slow(factor: f64) {
+    // A second time changes nothing.
+    let _ = SLOW.set(factor.max(1.0));
 }
 
 /// `seconds` on a native guest, as many more as this one needs.

@@ -388,6 +388,7 @@ impl Hall {
             .arg(format!("--peer={}", self.peer))
             .arg(format!("--guest={}", self.guest))
             .arg(format!("--seed={}", self.seed))
+            .arg(format!("--slow={slow}"))
             .arg("--out=/out");
         if let Some(module) = &self.module {
             command.arg(format!("--rvs={}", module.display()));
