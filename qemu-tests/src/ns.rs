@@ -7,7 +7,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 
 use anyhow::{bail, Context, Result};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::sched::{setns, unshare, CloneFlags};
+
+use crate::genl::{Genl, NLM_F_ACK, NLM_F_REQUEST};
 
 /// A network namespace.
 #[derive(Debug)]
@@ -24,23 +27,42 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// Sets the loopback device of the calling thread's namespace up: RTM_NEWLINK on interface 1, a
+/// program less to start.
+fn loopback_up() -> Result<()> {
+    const RTM_NEWLINK: u16 = 16;
+    let up = libc::IFF_UP as u32;
+    // struct ifinfomsg: family, padding, type, index, flags, change mask.
+    let mut message = vec![0; 4];
+    for word in [1, up, up] {
+        message.extend(word.to_ne_bytes());
+    }
+    let reply = Genl::open_here(NETLINK_ROUTE)?.request_bytes(
+        RTM_NEWLINK,
+        NLM_F_REQUEST | NLM_F_ACK,
+        &message,
+    )?;
+    reply.ok().map(drop)
+}
+
 impl Ns {
     /// A new, empty namespace with its loopback up.
     pub fn new(name: &str) -> Result<Self> {
         let file = std::thread::scope(|s| {
             s.spawn(|| -> Result<File> {
                 unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
-                File::open("/proc/thread-self/ns/net").context("opening the new namespace")
+                let file =
+                    File::open("/proc/thread-self/ns/net").context("opening the new namespace")?;
+                loopback_up().context("setting lo up")?;
+                Ok(file)
             })
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
-        let ns = Self {
+        Ok(Self {
             name: name.to_owned(),
             file,
-        };
-        ns.cmd("ip link set lo up")?;
-        Ok(ns)
+        })
     }
 
     /// The namespace this process was started in.

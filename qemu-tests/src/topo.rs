@@ -17,7 +17,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::ns::{Ns, Output};
 use crate::wait::until_true;
@@ -156,29 +156,47 @@ fn settle(ns: &Ns, forward: bool) -> Result<()> {
         ("net.ipv6.conf.default.router_solicitations", "0"),
         ("net.ipv6.conf.default.accept_ra", "0"),
     ];
-    for (key, value) in settings {
-        // Kernels differ in which of the rate limits are per namespace.
-        match ns.try_set_sysctl(key, value) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            other => other.map_err(|e| anyhow::anyhow!("{key}={value} in {}: {e}", ns.name()))?,
+    ns.run(|| {
+        for (key, value) in settings {
+            let path = format!("/proc/sys/{}", key.replace('.', "/"));
+            match std::fs::write(&path, value) {
+                // Kernels differ in which of the rate limits are per namespace.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.with_context(|| format!("{key}={value} in {}", ns.name()))?,
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-/// Joins two namespaces by a veth pair of which the director holds side 1.
-fn join(director: &Ns, ifname: &str, peer: &Ns, link: u8) -> Result<()> {
-    director.ip(&format!(
+/// What `ip` is told in the director to get a veth pair to `peer`, of which it holds side 1.
+fn director_side(ifname: &str, peer: &Ns, link: u8) -> String {
+    let behind = if link == 0 {
+        "route add 10.9.0.0/16 via 10.0.0.2\nroute add fd09::/32 via fd00::2\n".to_owned()
+    } else {
+        format!(
+            "route add 10.8.{link}.0/24 via 10.0.{link}.2\n\
+             route add fd08:{link}::/32 via fd00:0:0:{link}::2\n"
+        )
+    };
+    format!(
         "link add {ifname} address {m1} type veth peer name eth0 address {m2} netns {path}\n\
          link set {ifname} addrgenmode none\n\
          link set {ifname} up\n\
          addr add 10.0.{link}.1/24 dev {ifname}\n\
-         addr add fd00:0:0:{link}::1/64 dev {ifname} nodad\n",
+         addr add fd00:0:0:{link}::1/64 dev {ifname} nodad\n\
+         neigh add 10.0.{link}.2 lladdr {m2} dev {ifname} nud permanent\n\
+         neigh add fd00:0:0:{link}::2 lladdr {m2} dev {ifname} nud permanent\n\
+         {behind}",
         m1 = mac_text(link, 1),
         m2 = mac_text(link, 2),
         path = peer.path(),
-    ))?;
-    peer.ip(&format!(
+    )
+}
+
+/// What `ip` is told at the other end.
+fn peer_side(link: u8) -> String {
+    format!(
         "link set eth0 addrgenmode none\n\
          link set eth0 up\n\
          addr add 10.0.{link}.2/24 dev eth0\n\
@@ -188,19 +206,7 @@ fn join(director: &Ns, ifname: &str, peer: &Ns, link: u8) -> Result<()> {
          route add default via 10.0.{link}.1\n\
          route add ::/0 via fd00:0:0:{link}::1\n",
         m1 = mac_text(link, 1),
-    ))?;
-    let behind = if link == 0 {
-        "route add 10.9.0.0/16 via 10.0.0.2\nroute add fd09::/32 via fd00::2\n".to_owned()
-    } else {
-        format!(
-            "route add 10.8.{link}.0/24 via 10.0.{link}.2\nroute add fd08:{link}::/32 via fd00:0:0:{link}::2\n"
-        )
-    };
-    director.ip(&format!(
-        "neigh add 10.0.{link}.2 lladdr {m2} dev {ifname} nud permanent\n\
-         neigh add fd00:0:0:{link}::2 lladdr {m2} dev {ifname} nud permanent\n{behind}",
-        m2 = mac_text(link, 2),
-    ))
+    )
 }
 
 impl Topo {
@@ -215,16 +221,20 @@ impl Topo {
         let client = Ns::new("client")?;
         settle(&client, false)?;
         settle(&director, true)?;
-        director.ip("link set lo up\n\
-             addr add 10.0.100.1/32 dev lo\n\
-             addr add fd00:100::1/128 dev lo nodad\n")?;
-        join(&director, "c0", &client, 0)?;
+        let mut batch = "addr add 10.0.100.1/32 dev lo\n\
+                         addr add fd00:100::1/128 dev lo nodad\n"
+            .to_owned();
+        batch += &director_side("c0", &client, 0);
         let mut rs = Vec::new();
         for n in 1..=servers {
             let ns = Ns::new(&format!("rs{n}"))?;
             settle(&ns, false)?;
-            join(&director, &format!("s{n}"), &ns, n)?;
+            batch += &director_side(&format!("s{n}"), &ns, n);
             rs.push(ns);
+        }
+        director.ip(&batch)?;
+        for (n, ns) in (0..).zip([&client].into_iter().chain(&rs)) {
+            ns.ip(&peer_side(n))?;
         }
         for ns in [&client, &director].into_iter().chain(&rs) {
             until_true("addresses are ready", 5.0, || {
