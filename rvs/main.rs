@@ -94,7 +94,7 @@ struct Rvs {
     // The C module may come again.
     _rival: Pin<KBox<rival::Refused>>,
     // The memory that all was in.
-    _caches: [slab::Registration; 3],
+    _caches: [slab::Registration; 4],
 }
 
 impl kernel::Module for Rvs {
@@ -103,6 +103,7 @@ impl kernel::Module for Rvs {
             conn::CACHE.register(c"rvs_conn")?,
             service::SERVICES.register(c"rvs_service")?,
             service::SERVERS.register(c"rvs_server")?,
+            service::trash::CACHE.register(c"rvs_removed")?,
         ];
         let rcu = module::Barrier::new();
         let rival = KBox::pin_init(rival::Refused::new(c"ip_vs"), GFP_KERNEL)?;

@@ -185,9 +185,18 @@ impl Netns {
     }
 
     /// Calls `f` for each service, once. Sleeps, `f` must not.
-    pub(crate) fn each_service(&self, f: impl FnMut(&Arc<Service>, &Held)) {
+    fn each_service(&self, mut f: impl FnMut(&Arc<Service>, &Held)) {
         let _stable = self.resizing.lock();
-        self.services.each(f);
+        self.services.each(0, |_, service, g| {
+            f(service, g);
+            true
+        });
+    }
+
+    /// Runs `f`, which may sleep, while the service table is not resized.
+    pub(crate) fn with_stable_services<R>(&self, f: impl FnOnce(&Services) -> R) -> R {
+        let _stable = self.resizing.lock();
+        f(&self.services)
     }
 
     /// Fits the sizes of the tables to what they hold. Sleeps for grace periods, without the configuration.
@@ -302,7 +311,7 @@ impl Netns {
             }
         };
         let server = if is_masq(settings) {
-            Some(Services::prepare_server(dest.clone())?)
+            Some(self.services.prepare_server(&dest)?)
         } else {
             None
         };
@@ -314,7 +323,7 @@ impl Netns {
             dest.return_as(settings);
         }
         if let Some(server) = server {
-            self.services.add_server(server);
+            self.services.add_server(server, &dest);
         }
         service.publish(prepared);
         Ok(())
@@ -355,7 +364,7 @@ impl Netns {
     ) -> Result<(), Refusal> {
         let will_be_masq = is_masq(settings);
         let server = match (dest.is_masq(), will_be_masq) {
-            (false, true) => Some(Services::prepare_server(dest.clone())?),
+            (false, true) => Some(self.services.prepare_server(&dest)?),
             _ => None,
         };
 
@@ -365,7 +374,7 @@ impl Netns {
         }
         dest.configure(settings);
         if let Some(server) = server {
-            self.services.add_server(server);
+            self.services.add_server(server, &dest);
         }
         service.edited(index);
         Ok(())
@@ -390,7 +399,9 @@ impl Netns {
     /// Takes a destination out of everything but its service: `__ip_vs_del_dest()`.
     fn retire(&self, dest: &Arc<Dest>) {
         dest.retire();
-        self.services.remove_server(dest);
+        if dest.is_masq() {
+            self.services.remove_server(dest);
+        }
         self.trash.put(dest);
     }
 

@@ -31,6 +31,7 @@ use kernel::{
     },
     ffi::{
         c_int,
+        c_long,
         c_uint, //
     },
     prelude::*,
@@ -279,6 +280,9 @@ impl<'a> Request<'a> {
     }
 }
 
+/// What a dump remembers from one call to the next.
+pub(crate) type Place = [usize; 4];
+
 /// A dump to go on with.
 ///
 /// # Invariants
@@ -308,16 +312,17 @@ impl<'a> Dump<'a> {
         unsafe { Net::from_raw(bindings::rvs_helper_genl_info_net(self.info())) }
     }
 
-    /// How many messages went out before: what [`Dump::set_position()`] said last, 0 at first.
-    pub(crate) fn position(&self) -> usize {
+    /// Where to go on: what [`Dump::set_place()`] said last, zeros at first.
+    pub(crate) fn place(&self) -> Place {
         // SAFETY: Both members of the union are plain data; the kernel zeroes it before the first call.
-        usize::try_from(unsafe { self.cb.__bindgen_anon_1.args[0] }).unwrap_or(0)
+        let [a, b, c, d, ..] = unsafe { self.cb.__bindgen_anon_1.args };
+        [a, b, c, d].map(|word| word as usize)
     }
 
     /// Remembers where the next call goes on.
-    pub(crate) fn set_position(&mut self, position: usize) {
-        // SAFETY: Both members of the union are plain data.
-        unsafe { self.cb.__bindgen_anon_1.args[0] = position as kernel::ffi::c_long };
+    pub(crate) fn set_place(&mut self, place: Place) {
+        let [a, b, c, d] = place.map(|word| word as c_long);
+        self.cb.__bindgen_anon_1.args = [a, b, c, d, 0, 0];
     }
 
     /// Parses the top-level attributes of the request that asked for the dump.

@@ -494,6 +494,25 @@ impl<T: Entry> Table<T> {
         Inserted::New(Ref(entry))
     }
 
+    /// Inserts an entry of which the caller knows that no other one is like it; see [`Table::insert()`].
+    pub(crate) fn add<'g>(&'g self, new: Unlinked<T>, deadline: u32, g: &'g Held) -> Ref<'g, T> {
+        let raw = new.0;
+        core::mem::forget(new);
+        // SAFETY: As in `insert()`.
+        let entry: &'g Node<T> = unsafe { &*raw.as_ptr() };
+        entry.deadline.store(deadline);
+        self.count.add(1);
+        for node in (0..entry.value.nodes()).rev() {
+            let hash = entry.value.hash(node, &self.key);
+            let _lock = self.stripe(hash).map(SpinBh::lock);
+            self.push(entry, node, hash, g);
+        }
+        if let Some(wheel) = &self.wheel {
+            wheel.arm(entry);
+        }
+        Ref(entry)
+    }
+
     /// Makes the deadline nearer: writes it and sees to it that the wheel notices.
     pub(crate) fn hasten(&self, entry: Ref<'_, T>, deadline: u32) {
         entry.0.deadline.store(deadline);

@@ -23,7 +23,6 @@ use crate::{
         slab,
         table::{
             self,
-            Inserted,
             Node,
             Ref,
             Table,
@@ -117,10 +116,47 @@ impl Counts {
 /// A service in the table.
 pub(crate) struct Entry(pub(super) Arc<Service>);
 
-/// A real server in its table. A server of several services is there for each of them.
-pub(crate) struct Server(pub(super) Arc<Dest>);
+/// What packets of a real server are recognised by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct ServerId {
+    family: Family,
+    /// The service's protocol; `None` for a mark, whose services have all.
+    protocol: Option<u16>,
+    addr: Addr,
+    port: Be16,
+}
 
-fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
+impl ServerId {
+    fn of(dest: &Dest) -> Self {
+        let service = dest.service().id();
+        Self {
+            family: dest.family(),
+            protocol: (service.fwmark == 0).then_some(service.protocol),
+            addr: *dest.addr(),
+            port: dest.port(),
+        }
+    }
+
+    fn hash(&self, key: &table::Key) -> u32 {
+        let protocol = self.protocol.map_or(1 << 16, u64::from);
+        let family = u64::from(self.family.af());
+        hash(
+            key,
+            &self.addr,
+            (family << 40) | (protocol << 16) | u64::from(self.port),
+        )
+    }
+}
+
+/// A real server behind NAT. There is one for all destinations that look the same from outside.
+pub(crate) struct Server {
+    id: ServerId,
+    /// How many destinations it stands for.
+    dests: U32,
+}
+
+/// Hashes an address and what else tells entries apart.
+pub(super) fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
     let [a, b] = addr.words64();
     siphash::hash(key, &[a, b, rest]) as u32
 }
@@ -134,10 +170,6 @@ pub(super) fn service_hash(key: &table::Key, id: &Id) -> u32 {
         let rest = (u64::from(id.protocol) << 16) | u64::from(id.port);
         hash(key, &id.addr, family | rest)
     }
-}
-
-pub(super) fn server_hash(key: &table::Key, family: Family, addr: &Addr, port: Be16) -> u32 {
-    hash(key, addr, (u64::from(family.af()) << 32) | u64::from(port))
 }
 
 impl table::Entry for Entry {
@@ -160,7 +192,7 @@ impl table::Entry for Server {
     }
 
     fn hash(&self, _node: usize, key: &table::Key) -> u32 {
-        server_hash(key, self.0.family(), self.0.addr(), self.0.port())
+        self.id.hash(key)
     }
 
     fn cache() -> &'static slab::Cache<Node<Self>> {
@@ -182,8 +214,8 @@ pub(crate) struct Services {
 /// A new entry of the service table.
 pub(crate) struct NewService(Unlinked<Entry>);
 
-/// A new entry of the real-server table.
-pub(crate) struct NewServer(Unlinked<Server>);
+/// A real server to add: a new entry, or none if there is one already.
+pub(crate) struct NewServer(Option<Unlinked<Server>>);
 
 impl Services {
     /// Makes empty tables.
@@ -261,16 +293,23 @@ impl Services {
         port: Be16,
         g: &Held,
     ) -> bool {
-        let hash = server_hash(self.servers.key(), family, addr, port);
-        let found = self.servers.find(hash, g, |server, _| {
-            let (dest, service) = (&server.0, server.0.service().id());
-            dest.port() == port
-                && dest.addr() == addr
-                && dest.family() == family
-                && (service.protocol == u16::from(protocol) || service.fwmark != 0)
-                && dest.is_masq()
-        });
-        found.is_some()
+        let mut id = ServerId {
+            family,
+            protocol: Some(protocol.into()),
+            addr: *addr,
+            port,
+        };
+        if self.server(&id, g).is_some() {
+            return true;
+        }
+        id.protocol = None;
+        self.server(&id, g).is_some()
+    }
+
+    fn server<'g>(&'g self, id: &ServerId, g: &'g Held) -> Option<Ref<'g, Server>> {
+        let hash = id.hash(self.servers.key());
+        let found = self.servers.find(hash, g, |server, _| server.id == *id);
+        found.map(|(server, _)| server)
     }
 
     /// Gets ready to add a service.
@@ -283,9 +322,7 @@ impl Services {
         // Counted first, so that whoever finds it finds the counts, too.
         self.counts.get(id.family).add(id, 1);
         rcu::read(|g| {
-            if let Inserted::Exists(_) = self.table.insert(new.0, 0, g, |_, _| false) {
-                self.counts.get(id.family).add(id, u32::MAX);
-            }
+            self.table.add(new.0, 0, g);
         });
     }
 
@@ -305,26 +342,36 @@ impl Services {
     }
 
     /// Gets ready to add a real server.
-    pub(crate) fn prepare_server(dest: Arc<Dest>) -> Result<NewServer> {
-        Unlinked::new(Server(dest)).map(NewServer)
+    pub(crate) fn prepare_server(&self, dest: &Dest) -> Result<NewServer> {
+        let id = ServerId::of(dest);
+        if rcu::read(|g| self.server(&id, g).is_some()) {
+            return Ok(NewServer(None));
+        }
+        let dests = U32::new(0);
+        Ok(NewServer(Some(Unlinked::new(Server { id, dests })?)))
     }
 
-    /// Adds a real server: `ip_vs_rs_hash()`.
-    pub(crate) fn add_server(&self, new: NewServer) {
+    /// Adds a real server that was prepared since the configuration was locked: `ip_vs_rs_hash()`.
+    pub(crate) fn add_server(&self, new: NewServer, dest: &Dest) {
+        let id = ServerId::of(dest);
         rcu::read(|g| {
-            self.servers.insert(new.0, 0, g, |_, _| false);
+            if let Some(new) = new.0 {
+                self.servers.add(new, 0, g);
+            }
+            if let Some(server) = self.server(&id, g) {
+                server.dests.add(1);
+            }
         });
     }
 
-    /// Removes a real server, if it is there: `ip_vs_rs_unhash()`.
+    /// Removes a real server that was added: `ip_vs_rs_unhash()`.
     pub(crate) fn remove_server(&self, dest: &Dest) {
-        let hash = server_hash(self.servers.key(), dest.family(), dest.addr(), dest.port());
+        let id = ServerId::of(dest);
         rcu::read(|g| {
-            let found = self
-                .servers
-                .find(hash, g, |server, _| core::ptr::eq(&*server.0, dest));
-            if let Some((server, _)) = found {
-                self.servers.remove(server, g);
+            if let Some(server) = self.server(&id, g) {
+                if server.dests.fetch_sub(1) == 1 {
+                    self.servers.remove(server, g);
+                }
             }
         });
     }
@@ -353,17 +400,23 @@ impl Services {
             .visit(index, g, |entry: Ref<'g, Entry>| f(&entry.get().0))
     }
 
-    /// Calls `f` for each service, in RCU sections of one chain each. Sleeps. It sees each that stays, exactly once if the
-    /// table is not resized meanwhile.
-    pub(crate) fn each(&self, mut f: impl FnMut(&Arc<Service>, &Held)) {
-        let mut index = 0;
-        while rcu::read(|g| {
-            self.visit(index, g, |service| {
-                f(service, g);
-                true
+    /// Calls `f` for each service of the chains from `first` on, in RCU sections of one chain each, until it returns
+    /// `false`. Sleeps. It sees each that stays, exactly once if the table is not resized meanwhile.
+    pub(crate) fn each(
+        &self,
+        first: usize,
+        mut f: impl FnMut(usize, &Arc<Service>, &Held) -> bool,
+    ) {
+        let mut index = first;
+        let mut more = true;
+        while more {
+            more = rcu::read(|g| {
+                self.visit(index, g, |service| {
+                    more = f(index, service, g);
+                    more
+                });
+                more && index < self.chains(g)
             });
-            index < self.chains(g)
-        }) {
             index = index.wrapping_add(1);
         }
     }

@@ -11,10 +11,9 @@
 use super::{
     table::{
         fit,
-        server_hash,
+        hash,
         service_hash,
         Entry,
-        Server,
         MIN_BITS, //
     },
     Id,
@@ -27,7 +26,10 @@ use crate::{
     },
     os::{
         rcu,
+        slab,
         table::{
+            self,
+            Node,
             Table,
             Unlinked, //
         },
@@ -48,9 +50,37 @@ const KEEP_SECS: u32 = 120;
 /// In how many jiffies to look again: see [`Trash::sweep()`].
 pub(crate) const SWEEP: u32 = HZ.from_secs_u32(KEEP_SECS / 2);
 
+/// Where entries are allocated.
+pub(crate) static CACHE: slab::Cache<Node<Removed>> = slab::Cache::new();
+
+/// A removed destination.
+pub(crate) struct Removed(Arc<Dest>);
+
+fn removed_hash(key: &table::Key, service: &Service, id: &dest::Id) -> u32 {
+    // Servers that many services have must not all be in one chain.
+    let service = u64::from(service_hash(key, service.id()));
+    let family = u64::from(id.family.af());
+    let rest = (service << 32) | (family << 16) | u64::from(id.port);
+    hash(key, &id.addr, rest)
+}
+
+impl table::Entry for Removed {
+    fn nodes(&self) -> usize {
+        1
+    }
+
+    fn hash(&self, _node: usize, key: &table::Key) -> u32 {
+        removed_hash(key, self.0.service(), self.0.id())
+    }
+
+    fn cache() -> &'static slab::Cache<Node<Self>> {
+        &CACHE
+    }
+}
+
 /// Removed destinations, and the removed services that they belong to.
 pub(crate) struct Trash {
-    dests: Table<Server>,
+    dests: Table<Removed>,
     services: Table<Entry>,
 }
 
@@ -66,10 +96,10 @@ impl Trash {
     /// Keeps a removed destination. Without memory it cannot come back, that is all.
     pub(crate) fn put(&self, dest: &Arc<Dest>) {
         dest.idle_since.store(0);
-        if let Ok(new) = Unlinked::new(Server(dest.clone())) {
+        if let Ok(new) = Unlinked::new(Removed(dest.clone())) {
             dest.service().in_trash.add(1);
             rcu::read(|g| {
-                self.dests.insert(new, 0, g, |_, _| false);
+                self.dests.add(new, 0, g);
             });
         }
     }
@@ -81,19 +111,19 @@ impl Trash {
         }
         if let Ok(new) = Unlinked::new(Entry(service.clone())) {
             rcu::read(|g| {
-                self.services.insert(new, 0, g, |_, _| false);
+                self.services.add(new, 0, g);
             });
         }
     }
 
     /// The destination of `service` with this id: `ip_vs_trash_get_dest()`.
     pub(crate) fn find(&self, service: &Service, id: &dest::Id) -> Option<Arc<Dest>> {
-        let hash = server_hash(self.dests.key(), id.family, &id.addr, id.port);
+        let hash = removed_hash(self.dests.key(), service, id);
         rcu::read(|g| {
-            let (server, _) = self.dests.find(hash, g, |server, _| {
-                server.0.id() == id && core::ptr::eq(&**server.0.service(), service)
+            let (removed, _) = self.dests.find(hash, g, |removed, _| {
+                removed.0.id() == id && core::ptr::eq(&**removed.0.service(), service)
             })?;
-            Some(server.0.clone())
+            Some(removed.0.clone())
         })
     }
 
@@ -110,12 +140,12 @@ impl Trash {
 
     /// Takes a destination out that was found here.
     pub(crate) fn take(&self, dest: &Dest) {
-        let hash = server_hash(self.dests.key(), dest.family(), dest.addr(), dest.port());
+        let hash = removed_hash(self.dests.key(), dest.service(), dest.id());
         rcu::read(|g| {
             let found = self
                 .dests
-                .find(hash, g, |server, _| core::ptr::eq(&*server.0, dest));
-            if found.is_some_and(|(server, _)| self.dests.remove(server, g)) {
+                .find(hash, g, |removed, _| core::ptr::eq(&*removed.0, dest));
+            if found.is_some_and(|(removed, _)| self.dests.remove(removed, g)) {
                 dest.service().in_trash.sub(1);
             }
         });
@@ -137,10 +167,10 @@ impl Trash {
     /// Lets go what has been idle long enough: `ip_vs_dest_trash_expire()`. Sleeps. Returns whether anything is left.
     pub(crate) fn sweep(&self) -> bool {
         let now = time::jiffies();
-        self.dests.retain(|server| {
-            let keep = keeps(&server.0, now);
+        self.dests.retain(|removed| {
+            let keep = keeps(&removed.0, now);
             if !keep {
-                server.0.service().in_trash.sub(1);
+                removed.0.service().in_trash.sub(1);
             }
             keep
         });

@@ -337,25 +337,45 @@ fn get_service(control: &Control, request: &Request<'_>) -> Result {
     reply.send()
 }
 
-/// GET_SERVICE of all: goes on by ordinal position, so that changes meanwhile may repeat one or leave one out, as in C.
+/// GET_SERVICE of all, chain after chain.
+///
+/// The next call goes on in the chain where this one stopped, or, if the table was resized meanwhile, after as many
+/// services as went out before. So changes meanwhile may repeat one or leave one out, as in C.
 #[inline(never)]
 fn dump_services(control: &Control, dump: &mut Dump<'_>) {
-    let start = dump.position();
-    let mut seen = 0_usize;
-    let mut full = false;
-    control.netns().each_service(|service, _| {
-        if full {
-            return;
-        }
-        if seen >= start {
+    let [mut sent, first, mut sent_of_chain, chains] = dump.place();
+    control.netns().with_stable_services(|services| {
+        let now = rcu::read(|g| services.chains(g));
+        let same = chains == now;
+        let (first, mut skip) = if same {
+            (first, sent_of_chain)
+        } else {
+            (0, sent)
+        };
+        let mut chain = first;
+        sent_of_chain = 0;
+        services.each(first, |index, service, _| {
+            if index != chain {
+                chain = index;
+                sent_of_chain = 0;
+                if same {
+                    skip = 0;
+                }
+            }
+            if skip > 0 {
+                skip = skip.wrapping_sub(1);
+                sent_of_chain = sent_of_chain.wrapping_add(1);
+                return true;
+            }
             let written = dump.message(cmd::NEW_SERVICE, |msg| fill::service(msg, service));
-            full = written.is_err();
-        }
-        if !full {
-            seen = seen.saturating_add(1);
-        }
+            if written.is_ok() {
+                sent = sent.wrapping_add(1);
+                sent_of_chain = sent_of_chain.wrapping_add(1);
+            }
+            written.is_ok()
+        });
+        dump.set_place([sent, chain, sent_of_chain, now]);
     });
-    dump.set_position(seen);
 }
 
 /// GET_DEST: the destinations of a service; none if the request is wrong or there is no such service, as in C.
@@ -370,8 +390,8 @@ fn dump_dests(control: &Control, dump: &mut Dump<'_>) {
     let Some(service) = control.netns().find(&args.id) else {
         return;
     };
-    let start = dump.position();
-    let mut seen = start;
+    let [start, ..] = dump.place();
+    let mut sent = start;
     rcu::read(|g| {
         let Some(backends) = service.backends(g) else {
             return;
@@ -383,10 +403,10 @@ fn dump_dests(control: &Control, dump: &mut Dump<'_>) {
             {
                 break;
             }
-            seen = seen.saturating_add(1);
+            sent = sent.saturating_add(1);
         }
     });
-    dump.set_position(seen);
+    dump.set_place([sent, 0, 0, 0]);
 }
 
 /// NEW_DAEMON, DEL_DAEMON: there are no sync daemons yet.
