@@ -143,7 +143,11 @@ bool rvs_helper_v6_enabled(void)
 
 int rvs_helper_v6_defrag_enable(struct net *net)
 {
+#if IS_REACHABLE(CONFIG_NF_DEFRAG_IPV6)
 	return nf_defrag_ipv6_enable(net);
+#else
+	return -EAFNOSUPPORT;
+#endif
 }
 #else
 bool rvs_helper_v6_is_local(struct net *net, const u8 *addr)
