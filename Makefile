@@ -14,7 +14,7 @@ QEMU_SCENARIOS ?= boot
 lab := scripts/lab
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO)))
 in-root := $(lab) run
-runner = $(in-root) cargo run --quiet --release --locked --manifest-path qemu-tests/Cargo.toml --bin rvs-test -- run
+runner = $(in-root) cargo run --quiet --locked --manifest-path qemu-tests/Cargo.toml --bin rvs-test -- run
 scenario-args = $(addprefix --scenario ,$(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
 
 .PHONY: modules

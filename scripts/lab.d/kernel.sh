@@ -188,13 +188,20 @@ uml_config() {
 }
 
 uml_make() {
-	local tmp=$1 final=$2 kernel=$3 source
+	local tmp=$1 final=$2 kernel=$3 source lock
 	source=$(lab_source)
 	need_space 3000 "the $kernel kernel"
 	uml_config "$kernel" >"$tmp/fragment"
+	# One kernel at a time: two would share the processors and neither be ready soon.
+	exec {lock}>"$LAB_CACHE/lock/building"
+	if ! flock -n "$lock"; then
+		say "$kernel: waiting for another kernel's build"
+		flock "$lock"
+	fi
 	# shellcheck disable=SC2046
 	logged "$kernel" "$kernel kernel" nice -n 5 "$LAB_SELF" run \
-		bash -euc "$(declare -f uml_build); uml_build \"\$@\"" -- "$tmp" "$final" "$source" $(kernel_make_args "$kernel")
+		bash -euc "$(declare -f uml_build); uml_build \"\$@\"" -- "$tmp" "$final" "$source" $(kernel_make_args "$kernel") {lock}>&-
+	exec {lock}>&-
 }
 
 uml_build() {
