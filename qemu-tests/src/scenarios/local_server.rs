@@ -3,11 +3,15 @@
 //! A real server on the director: by another port of the VIP, by another of the director's
 //! addresses, for remote and for local clients.
 //!
-//! Proves checklist items 101 and 116.
+//! Proves checklist items 101, 116 and 114 (the loopback part).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{ensure, Result};
 
+use crate::pkt::{Pkt, SYN};
 use crate::proc;
+use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family, Topo};
@@ -17,7 +21,8 @@ pub const SCENARIO: Scenario = Scenario::new(
     "a real server on the director",
     &[101, 116],
     run,
-);
+)
+.partly(&[114]);
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
@@ -56,6 +61,28 @@ fn run(_cx: &Cx) -> Result<()> {
             );
             servers.clear();
         }
+        loopback(family)?;
     }
+    Ok(())
+}
+
+/// A server at the loopback address is for local clients only: what comes from outside is dropped.
+fn loopback(family: Family) -> Result<()> {
+    let rig = Rig::new()?;
+    let addr = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Family::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    let (vip, rs) = (at(family.vip(), 90), at(addr, 8090));
+    let server = Server::tcp(&rig.topo.director, rs, "loopback")?;
+    rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+    rig.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
+    let body = serve::http_get(&rig.topo.director, vip)?;
+    ensure!(serve::name(&body) == "loopback", "{body:?}");
+    rig.dropped(
+        Side::Client,
+        &Pkt::tcp(at(family.raw_client(1), 4000), vip, SYN),
+    )?;
+    drop(server);
     Ok(())
 }

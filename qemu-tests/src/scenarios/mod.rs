@@ -10,6 +10,7 @@ mod conn_max;
 mod conn_reuse;
 mod failslab;
 mod flush_traffic;
+mod forward_icmp;
 mod fragments;
 mod hooks;
 mod icmp_errors;
@@ -30,16 +31,19 @@ mod netlink_fuzz;
 mod netlink_layout;
 mod netns;
 mod nodest;
+mod packet_types;
 mod port_unreachable;
 mod proc_files;
 mod proc_flags;
 mod replies;
 mod resize;
+mod routes;
 mod sched;
 mod sched_lc;
 mod sched_rr;
 mod sched_wlc;
 mod sched_wrr;
+mod snat_reroute;
 mod stats;
 mod storm;
 mod stress;
@@ -66,12 +70,16 @@ pub static ALL: &[&Scenario] = &[
     &thresholds::SCENARIO,
     &tcp_states::SCENARIO,
     &tcp_scheduling::SCENARIO,
+    &packet_types::SCENARIO,
     &udp_timeout::SCENARIO,
     &checksums::SCENARIO,
     &ttl::SCENARIO,
     &mtu::SCENARIO,
+    &routes::SCENARIO,
     &icmp_errors::SCENARIO,
+    &forward_icmp::SCENARIO,
     &replies::SCENARIO,
+    &snat_reroute::SCENARIO,
     &local_client::SCENARIO,
     &local_server::SCENARIO,
     &port_unreachable::SCENARIO,
