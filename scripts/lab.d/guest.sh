@@ -191,7 +191,7 @@ qemu_line() {
 	[[ -z $icount ]] || accel=tcg,thread=single
 	line=(qemu-system-x86_64 -accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none
 		-serial stdio -no-reboot -kernel "$kdir/boot/vmlinuz" -initrd "$kdir/boot/initramfs"
-		-append "console=ttyS0 $append"
+		-append "console=ttyS0 no_timer_check $append"
 		-fsdev "local,id=root,path=/,security_model=none,multidevs=remap"
 		-device virtio-9p-pci,fsdev=root,mount_tag=root)
 	[[ -z $icount ]] || line+=(-icount "shift=0,sleep=off")
