@@ -179,7 +179,7 @@ stock_initramfs() {
 uml_config() {
 	cat "$LAB_D/uml.config"
 	case $1 in
-	uml) printf '%s\n' CONFIG_SMP=y CONFIG_NR_CPUS=8 CONFIG_NETFILTER_NETLINK_HOOK=y ;;
+	uml) echo CONFIG_SMP=y && echo CONFIG_NR_CPUS=8 ;;
 	uml-up) echo CONFIG_SMP=n ;;
 	*) cat "$LAB_D/$1.config" ;;
 	esac
