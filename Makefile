@@ -37,7 +37,7 @@ clean: ## delete what the build has made here (not the lab's cache: scripts/lab 
 ##@ In the lab
 
 .PHONY: lab
-lab: ## make everything that the tests need: build root, kernels, guests (once, about 20 minutes)
+lab: ## make everything that the tests need: build root, kernels, guests (once, about 12 minutes)
 	$(lab) all
 
 .PHONY: lab-debug

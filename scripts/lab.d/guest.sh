@@ -235,13 +235,13 @@ help_all() {
 	cat <<'END'
 usage: scripts/lab all
 
-Make everything that `make test` needs: the build root, the stock kernel with its Rust metadata, both User-Mode Linux
-guests. Cold, that is about 20 minutes on two cores; afterwards nothing.
+Make everything that `make test` needs: the build root, the stock kernel with its Rust metadata, the User-Mode Linux
+guest. Cold, that is about 12 minutes on two cores; afterwards nothing. uml-up, for `make bench`, is made when it is first used.
 END
 }
 cmd_all() {
 	local kernel
-	for kernel in stock uml uml-up; do
+	for kernel in stock uml; do
 		lab_kdir "$kernel" >/dev/null
 	done
 	say "all there"

@@ -21,8 +21,10 @@ kernel_make_args() {
 
 # What of the build root a kernel is made of: compilers, bindgen, binutils, libc and the kernel packages themselves.
 root_packages() {
+	local root
+	root=$(lab_root)
 	grep -E '^(rustc|rust-src|bindgen|gcc-14|clang-19|binutils|libc6-dev|pahole|linux-(source|headers|kbuild|base)-[0-9]\S*) ' \
-		"$(lab_root)/usr/share/rvs-lab/packages"
+		"$root/usr/share/rvs-lab/packages"
 }
 
 # --- linux-source ---
