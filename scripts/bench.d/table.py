@@ -42,13 +42,13 @@ class Results:
             return
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                kind, *f = line.split()[:8] or [""]
+                kind, *f = line.split() or [""]
                 if kind == "@kernel":
                     self.kernel = f[0]
                 elif kind == "@cost":
                     self.cost[f[0]].append(float(f[2]))
                 elif kind == "@memory" and f[3] == "cache":
-                    self.caches[(f[0], f[1])].append((f[4], int(f[5]), int(f[7]) / int(f[2])))
+                    self.caches[(f[0], f[1])].append((f[4], int(f[5]), float(f[6]) / int(f[2])))
                 elif kind == "@memory" and f[3] == "rest":
                     self.rest[(f[0], f[1])] = int(f[4]) / int(f[2])
 
@@ -130,7 +130,7 @@ def main():
                 a, b = timed.cost.get(row), timed.cost.get(row.replace("-rvs-", "-c-"))
                 line.append(f"{(min(a) / min(b) - 1) * 100:+.1f} %" if a and b else "")
             rows.append(line)
-        head = ["NAT", "C", "rvs", "difference", "whole chain", "over forwarding"] + (["time"] if timed.kernel else [])
+        head = ["NAT, instructions", "C", "rvs", "difference", "of the whole chain", "of what forwarding does not cost"] + (["time of the whole chain"] if timed.kernel else [])
         print(table(head, rows))
 
     if counted.rest:
