@@ -118,7 +118,10 @@ impl kernel::Module for Rvs {
         let netns = Arc::pin_init(pernet::Registration::new(), GFP_KERNEL)?;
         let devices = KBox::pin_init(DeviceDown::new(netns.clone()), GFP_KERNEL)?;
         netlink.handler().start(netns.clone());
-        pr_info!("loaded\n");
+        pr_info!(
+            "loaded: TCP, UDP; connection tables of up to {} buckets\n",
+            control::conn_limits().max_size()
+        );
         Ok(Self {
             _netlink: netlink,
             _devices: devices,

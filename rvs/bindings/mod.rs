@@ -23,7 +23,7 @@
     unused_imports
 )]
 
-use ::kernel::ffi;
 pub(crate) use ::kernel::bindings::*;
+use ::kernel::ffi;
 
 include!(concat!(env!("RVS_OBJ"), "/bindings/generated.rs"));

@@ -483,10 +483,7 @@ impl ConnTable {
             match self.table.insert(new, deadline, g, |other, node| {
                 node == 0 && other.is_request(param.flow)
             }) {
-                Inserted::New(conn) => Created {
-                    conn,
-                    is_new: true,
-                },
+                Inserted::New(conn) => Created { conn, is_new: true },
                 Inserted::Exists(conn) => Created {
                     conn,
                     is_new: false,
@@ -556,9 +553,8 @@ impl ConnTable {
 
     /// Ends all connections whose destination was removed: C `ip_vs_expire_nodest_conn_flush()`. Sleeps.
     pub(crate) fn flush_nodest(&self) {
-        self.table.retain(|conn| {
-            conn.has_children() || conn.dest().map_or(true, |dest| dest.available())
-        });
+        self.table
+            .retain(|conn| conn.has_children() || conn.dest().is_none_or(|dest| dest.available()));
     }
 
     /// What must be done now and then: ends what is due and fits the size to the count. Process context, one caller at a

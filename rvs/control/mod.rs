@@ -80,6 +80,12 @@ impl Control {
     }
 }
 
+/// How large connection tables may be: module parameter `conn_tab_bits`, and no larger than memory allows.
+pub(crate) fn conn_limits() -> Limits {
+    let bits = module_parameters::conn_tab_bits.value();
+    Limits::connections(bits, memory::total())
+}
+
 /// Estimates rates.
 fn estimate(netns: &Netns) -> Option<u32> {
     let period = HZ.from_secs_u32(PERIOD_SECS);
@@ -119,8 +125,7 @@ impl PerNet for Control {
     }
 
     fn init(net: Handle) -> Result<KBox<Self>> {
-        let bits = module_parameters::conn_tab_bits.value();
-        let netns = Netns::new(net, Limits::connections(bits, memory::total()))?;
+        let netns = Netns::new(net, conn_limits())?;
         let sizer = Arc::new(Job::new(netns.clone(), fit)?, GFP_KERNEL)?;
         Ok(KBox::new(
             Self {

@@ -64,7 +64,9 @@ pub(super) const fn icmp_proto<const V6: bool>() -> u8 {
 }
 
 /// The hooks of a family in a namespace, registered until this is dropped (which waits for those that run).
-pub(crate) struct Hooks(#[expect(dead_code, reason = "dropping it is what it is for")] netfilter::Hooks<Netns>);
+pub(crate) struct Hooks(
+    #[expect(dead_code, reason = "dropping it is what it is for")] netfilter::Hooks<Netns>,
+);
 
 impl Hooks {
     /// Registers the hooks of a family. May sleep.

@@ -223,8 +223,7 @@ fn to_server<'a, const V6: bool>(
     let facts = skb.facts();
     // A real server on this host can't be reached from FORWARD.
     let allow_local = ctx.point != Point::Forward;
-    let Some(way) = route::find::<V6>(ctx, &mut skb, inner, conn, &addr, facts, allow_local)
-    else {
+    let Some(way) = route::find::<V6>(ctx, &mut skb, inner, conn, &addr, facts, allow_local) else {
         skb.free();
         return Verdict::Stolen;
     };
@@ -275,13 +274,7 @@ fn rewrite<const V6: bool>(
             Side::Dst => (&iph.src, addr),
         };
         let l4_len = len.saturating_sub(iph.l4 as u32);
-        let seed = checksum::fold_sum(checksum::pseudo_v6(
-            src,
-            dst,
-            icmp_proto::<V6>(),
-            l4_len,
-            0,
-        ));
+        let seed = checksum::fold_sum(checksum::pseudo_v6(src, dst, icmp_proto::<V6>(), l4_len, 0));
         let Some(mut header) = bytes.get_mut(iph.l4..).and_then(Icmpv6::parse_mut) else {
             return false;
         };
@@ -291,7 +284,7 @@ fn rewrite<const V6: bool>(
     }
     if bytes
         .get(inner.at)
-        .map_or(true, |b| usize::from(b & 0x0f).wrapping_mul(4) != inner.l4.wrapping_sub(inner.at))
+        .is_none_or(|b| usize::from(b & 0x0f).wrapping_mul(4) != inner.l4.wrapping_sub(inner.at))
     {
         return false;
     }

@@ -100,12 +100,7 @@ fn reschedules(ctx: &Ctx<'_>, conn: Ref<'_, Conn>) -> bool {
         return true;
     }
     let mode = ctx.netns.sysctl.conn_reuse_mode();
-    mode != 0
-        && tcp::expects_new_conn(
-            conn.state(),
-            mode as u32,
-            conn.flags() & conn_flag::NOOUTPUT != 0,
-        )
+    mode != 0 && tcp::expects_new_conn(conn.state(), mode, conn.flags() & conn_flag::NOOUTPUT != 0)
 }
 
 /// Counts a packet, moves the connection's state and sends the packet to the real server.

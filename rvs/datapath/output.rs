@@ -82,9 +82,7 @@ pub(super) fn account(ctx: &Ctx<'_>, skb: &Skb<'_>, conn: Ref<'_, Conn>) {
 /// Routes a reply as one of this host's own, where `snat_reroute` says so: C `ip_vs_route_me_harder()`.
 #[inline(always)]
 pub(super) fn reroute<const V6: bool>(ctx: &Ctx<'_>, skb: &mut Skb<'_>) -> bool {
-    ctx.point == Point::LocalIn
-        || !ctx.netns.sysctl.snat_reroute()
-        || skb.reroute(ctx.net, V6)
+    ctx.point == Point::LocalIn || !ctx.netns.sysctl.snat_reroute() || skb.reroute(ctx.net, V6)
 }
 
 /// Deals with a packet of no connection: with `nat_icmp_send`, one that comes from a real server is refused, so that the

@@ -81,9 +81,7 @@ unsafe extern "C" fn call(
     // SAFETY: By the type invariant the block's address is that of the whole, which unregisters before it goes.
     let this = unsafe { &*block.cast::<Refused>() };
     // SAFETY: The module is alive during the call; the name ends in NUL.
-    if !unsafe {
-        bindings::rvs_helper_module_is_coming(module, state, this.name.as_char_ptr())
-    } {
+    if !unsafe { bindings::rvs_helper_module_is_coming(module, state, this.name.as_char_ptr()) } {
         return bindings::RVS_NOTIFY_DONE as c_int;
     }
     pr_err!(

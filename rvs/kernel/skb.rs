@@ -127,12 +127,7 @@ impl<'a> Skb<'a> {
         let offset = i32::try_from(offset).ok()?;
         // SAFETY: `out` has room for `N` bytes; the C function checks the range against the packet.
         let ret = unsafe {
-            bindings::skb_copy_bits(
-                self.raw.as_ptr(),
-                offset,
-                out.as_mut_ptr().cast(),
-                N as i32,
-            )
+            bindings::skb_copy_bits(self.raw.as_ptr(), offset, out.as_mut_ptr().cast(), N as i32)
         };
         (ret == 0).then_some(out)
     }
@@ -225,7 +220,9 @@ impl<'a> Skb<'a> {
     pub(crate) fn sum_from(&self, offset: u32) -> u32 {
         let len = self.len().saturating_sub(offset);
         // SAFETY: By the type invariant; the range is inside the packet.
-        unsafe { bindings::rvs_helper_skb_checksum(self.raw.as_ptr(), offset.min(self.len()), len, 0) }
+        unsafe {
+            bindings::rvs_helper_skb_checksum(self.raw.as_ptr(), offset.min(self.len()), len, 0)
+        }
     }
 
     /// Whether the transport checksum of what starts at `offset` holds.

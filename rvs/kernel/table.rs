@@ -26,9 +26,9 @@
 
 use super::{
     atomic::{
+        Usize, //
         I64,
         U32,
-        Usize, //
     },
     lock::SpinBh,
     rcu::{
@@ -152,10 +152,8 @@ impl<T: Entry> Node<T> {
     #[inline(always)]
     unsafe fn follow<'g>(link: usize) -> (&'g Node<T>, usize) {
         // SAFETY: By the requirement this is the address of a node that is freed only after a grace period.
-        (
-            unsafe { &*((link & !NODE_BIT) as *const Node<T>) },
-            link & NODE_BIT,
-        )
+        let entry = unsafe { &*((link & !NODE_BIT) as *const Node<T>) };
+        (entry, link & NODE_BIT)
     }
 
     fn next_of(&self, node: usize) -> &Usize {
@@ -642,7 +640,8 @@ impl<T: Entry> Table<T> {
             while last.next_of(node).load() != 0 {
                 word = last.next_of(node);
                 // SAFETY: As above.
-                (last, node) = unsafe { Node::<T>::follow(word.load()) };
+                let next = unsafe { Node::<T>::follow(word.load()) };
+                (last, node) = next;
             }
             let to = new.head(last.value.hash(node, &self.key));
             last.next_of(node).store(to.load());

@@ -7,7 +7,7 @@
 use crate::bindings;
 
 /// Jiffies per second: `HZ`.
-pub(crate) const HZ: u32 = bindings::RVS_HZ as u32;
+pub(crate) const HZ: u32 = bindings::RVS_HZ;
 
 /// The low 32 bits of `jiffies`; they wrap (after 198 days at 250 Hz), so compare by signed difference only.
 #[inline(always)]

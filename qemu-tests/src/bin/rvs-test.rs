@@ -60,6 +60,9 @@ struct Run {
     /// Scenarios per boot [default: a fraction of all; everything on an emulated guest].
     #[arg(long)]
     chunk: Option<usize>,
+    /// Processors of each guest [default: 2; 1 on kasan].
+    #[arg(long)]
+    cpus: Option<usize>,
     /// Of everything random; printed with each failure.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -162,6 +165,7 @@ struct Hall {
     guest: Guest,
     peer: Peer,
     seed: u64,
+    cpus: usize,
     guest_bin: PathBuf,
     module: Option<PathBuf>,
     verbose: bool,
@@ -247,6 +251,9 @@ impl Run {
             guest: self.guest,
             peer: self.peer,
             seed: self.seed,
+            cpus: self
+                .cpus
+                .unwrap_or(if self.guest == Guest::Kasan { 1 } else { 2 }),
             guest_bin,
             module,
             verbose: self.verbose,
@@ -377,7 +384,7 @@ impl Hall {
             .arg("boot")
             .arg(self.guest.to_string())
             .args(["--mem", &format!("{}M", memory_mib(self.guest))])
-            .args(["--cpus", if self.guest == Guest::Kasan { "1" } else { "2" }])
+            .args(["--cpus", &self.cpus.to_string()])
             .args(["--timeout", &format!("{total:.0}")])
             .arg("--no-module")
             .arg("--out")

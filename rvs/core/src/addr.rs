@@ -419,7 +419,7 @@ mod tests {
         fn prefixes_bit_by_bit(b: [u8; 16], len in 0..140_u32) {
             let got = Addr::from_bytes(b).prefix(len).bytes();
             for bit in 0..128 {
-                let of = |b: &[u8; 16]| b[bit / 8] >> (7 - bit % 8) & 1;
+                let of = |b: &[u8; 16]| (b[bit / 8] >> (7 - bit % 8)) & 1;
                 let want = if (bit as u32) < len { of(&b) } else { 0 };
                 prop_assert_eq!(of(&got), want);
             }

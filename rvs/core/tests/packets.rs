@@ -54,7 +54,7 @@ use rvs_core::{
 fn naive_checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u64;
     for pair in bytes.chunks(2) {
-        sum += u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+        sum += (u64::from(pair[0]) << 8) | u64::from(*pair.get(1).unwrap_or(&0));
     }
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -932,7 +932,7 @@ proptest! {
         prop_assert_eq!(Source::size(&bytes[..]), bytes.len());
         let read = Source::read::<4>(&bytes[..], at % 70);
         prop_assert_eq!(read.is_some(), at % 70 + 4 <= bytes.len());
-        prop_assert_eq!(Source::read::<4>(&bytes[..], at | 1 << 63), None);
+        prop_assert_eq!(Source::read::<4>(&bytes[..], at | (1 << 63)), None);
         ipv4::checksum_ok(&bytes);
 
         let before = bytes.clone();

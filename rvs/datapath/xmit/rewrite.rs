@@ -112,13 +112,7 @@ pub(in super::super) fn packet<const V6: bool>(
 
 /// A UDP packet without a checksum gets one, as in C.
 #[cold]
-fn full_udp<const V6: bool>(
-    skb: &mut Skb<'_>,
-    iph: &Iph,
-    side: Side,
-    to: &To,
-    len: u32,
-) -> bool {
+fn full_udp<const V6: bool>(skb: &mut Skb<'_>, iph: &Iph, side: Side, to: &To, len: u32) -> bool {
     let family = if V6 { Family::V6 } else { Family::V4 };
     let sum = skb.sum_from(iph.l4 as u32);
     let (src, dst) = match side {

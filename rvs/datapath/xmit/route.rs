@@ -59,10 +59,7 @@ pub(in super::super) fn find<'g, const V6: bool>(
 ) -> Option<Way<'g>> {
     let dest = conn.get().dest()?;
     let keep = dest.available();
-    let Some((found, route)) = dest
-        .route
-        .get(ctx.net, V6, || addr.0, skb, keep, ctx.g)
-    else {
+    let Some((found, route)) = dest.route.get(ctx.net, V6, || addr.0, skb, keep, ctx.g) else {
         skb.link_failure();
         return None;
     };
