@@ -9,7 +9,7 @@ GUEST ?= uml
 PEER ?= rvs
 SCENARIO ?=
 # What `make test` boots on the stock kernel.
-QEMU_SCENARIOS ?= boot
+QEMU_SCENARIOS ?= boot hooks
 
 lab := scripts/lab
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO)))
