@@ -84,7 +84,7 @@ Any number of guests may run at once. CMD finds the path of rvs.ko in $RVS_KO; `
 the like. Variables named RVS_* and RUST_BACKTRACE are passed on.
 
   --out DIR     a directory of this machine that the guest sees as /out and can write to; gets the kernel's log as dmesg.txt
-  --mem SIZE    memory (2G; qemu 2G)
+  --mem SIZE    memory (2G)
   --cpus N      processors (2; always 1 on uml-up and kasan)
   --timeout S   give up after S seconds (600)
   --icount      qemu: one guest nanosecond per instruction, on one processor
