@@ -174,6 +174,8 @@ cmd_boot() {
 uml_line() {
 	local seccomp=on
 	case $kernel in
+	# Checks and poison, but not who allocated: a stack trace per allocation costs more than all the rest here.
+	lockdep) append="slab_debug=FZP $append" ;;
 	kasan) seccomp=off cpus=1 ;;
 	uml-up) cpus=1 ;;
 	esac
