@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -166,6 +166,9 @@ struct Hall {
     peer: Peer,
     seed: u64,
     cpus: usize,
+    /// Nanoseconds since 1970: process numbers are not unique where each run has its own PID
+    /// namespace.
+    started: u128,
     guest_bin: PathBuf,
     module: Option<PathBuf>,
     verbose: bool,
@@ -254,6 +257,7 @@ impl Run {
             cpus: self
                 .cpus
                 .unwrap_or(if self.guest == Guest::Kasan { 1 } else { 2 }),
+            started: SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos(),
             guest_bin,
             module,
             verbose: self.verbose,
@@ -358,7 +362,7 @@ impl Hall {
                 .top
                 .join("build/test")
                 .join(format!("{}-{}", self.guest, self.peer))
-                .join(format!(".boot-{}-{worker}-{boots}", std::process::id()));
+                .join(format!(".boot-{}-{worker}-{boots}", self.started));
             match self.boot(&batch, &out) {
                 Ok(seen) => self.judge(&batch, seen, &out),
                 Err(e) => {

@@ -46,12 +46,18 @@ fn run(_cx: &Cx) -> Result<()> {
         reply.msgs.iter().all(|m| m.flags == NLM_F_MULTI),
         "flags of the messages"
     );
-    let seen: Vec<SocketAddr> = ipvs.services()?.iter().filter_map(|s| s.vip).collect();
-    ensure!(
-        seen.len() == all.len() && seen.iter().copied().collect::<BTreeSet<_>>() == all,
-        "{} of {MANY}",
-        seen.len()
-    );
+    // The table of services still follows their number in the background; a dump that it overtakes may repeat and leave
+    // out, in C as well. Soon it is settled.
+    let mut tries = 0;
+    loop {
+        let seen: Vec<SocketAddr> = ipvs.services()?.iter().filter_map(|s| s.vip).collect();
+        if seen.len() == all.len() && seen.iter().copied().collect::<BTreeSet<_>>() == all {
+            break;
+        }
+        tries += 1;
+        ensure!(tries < 50, "{} of {MANY}", seen.len());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 
     for family in Family::BOTH {
         let vip = at(family.vip(), if family == Family::V6 { 1000 } else { 1001 });
