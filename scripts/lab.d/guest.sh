@@ -156,8 +156,13 @@ cmd_boot() {
 	esac
 	[[ $guest != virtme ]] || virtme_line
 	started=$EPOCHSECONDS
-	LAB_TIMEOUT=$timeout root_namespace "$(lab_root)" "${line[@]}" </dev/null 2>&1 |
-		sed -u 's/\r*$//' | tee "$job/console" || rc=${PIPESTATUS[0]}
+	# Not a pipe: the guest is this shell's own child, which ends with it.
+	local sink sink_pid
+	exec {sink}> >(sed -u 's/\r*$//' | tee "$job/console")
+	sink_pid=$!
+	LAB_TIMEOUT=$timeout root_namespace "$(lab_root)" "${line[@]}" </dev/null >&"$sink" 2>&1 {sink}>&- || rc=$?
+	exec {sink}>&-
+	wait "$sink_pid" || true
 	code=$(sed -n 's/^.*LAB-EXIT: \([0-9]\{1,3\}\)$/\1/p' "$job/console" | tail -n 1)
 	if [[ -n $code ]]; then
 		return "$code"

@@ -135,8 +135,9 @@ root_namespace() {
 		need_user_namespaces
 		flags+=(--map-root-user --map-auto)
 	fi
-	[[ -z ${LAB_TIMEOUT:-} ]] || limit=(timeout --foreground --signal=KILL "$LAB_TIMEOUT")
-	setpriv --pdeathsig KILL "${limit[@]}" unshare "${flags[@]}" "$LAB_D/enter" "$@" <&0 &
+	local mortal=(setpriv --pdeathsig KILL)
+	[[ -z ${LAB_TIMEOUT:-} ]] || limit=(timeout --foreground --signal=KILL "$LAB_TIMEOUT" "${mortal[@]}")
+	"${mortal[@]}" "${limit[@]}" unshare "${flags[@]}" "$LAB_D/enter" "$@" <&0 &
 	pid=$!
 	# unshare holds back these signals while its child runs, so only KILL ends it, and with it the child.
 	# shellcheck disable=SC2064
