@@ -317,6 +317,8 @@ old_products() {
 	for dir in "$LAB_CACHE"/tmp-*; do
 		[[ ! -e $dir ]] || echo "$dir"
 	done
+	# What boots that were killed have left.
+	find "$LAB_CACHE/run" -mindepth 1 -maxdepth 1 -mmin +600 2>/dev/null || true
 }
 
 help_clean() {
