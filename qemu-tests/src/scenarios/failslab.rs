@@ -10,6 +10,7 @@
 //! Proves checklist item 143 (allocation failures).
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -37,14 +38,29 @@ pub const SCENARIO: Scenario = Scenario::new(
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 const MOST: u32 = 500;
 
-/// Runs `f` with its nth allocation failing; whether there was an nth.
-fn failing<T>(nth: u32, f: impl FnOnce() -> T) -> Result<(T, bool)> {
-    fs::write(FAIL_NTH, nth.to_string()).context("fail-nth")?;
-    let result = f();
-    let left = fs::read_to_string(FAIL_NTH).context("fail-nth")?;
-    fs::write(FAIL_NTH, "0").context("fail-nth")?;
-    // It counts down to zero and fails there.
-    Ok((result, left.trim() == "0"))
+/// The calling thread's file. It stays open: opening it allocates.
+struct FailNth(fs::File);
+
+impl FailNth {
+    fn new() -> Result<Self> {
+        let file = fs::File::options().read(true).write(true).open(FAIL_NTH);
+        Ok(Self(file.with_context(|| FAIL_NTH.to_owned())?))
+    }
+
+    /// Runs `f` with its nth allocation failing; whether there was an nth.
+    fn failing<T>(&self, nth: u32, f: impl FnOnce() -> T) -> Result<(T, bool)> {
+        let text = nth.to_string();
+        self.0
+            .write_at(text.as_bytes(), 0)
+            .context("setting fail-nth")?;
+        let result = f();
+        let mut left = [0; 16];
+        let n = self.0.read_at(&mut left, 0);
+        self.0.write_at(b"0", 0).context("resetting fail-nth")?;
+        // It counts down to zero and fails there.
+        let left = String::from_utf8_lossy(&left[..n.context("reading fail-nth")?]).into_owned();
+        Ok((result, left.trim() == "0"))
+    }
 }
 
 fn run(_cx: &Cx) -> Result<()> {
@@ -57,6 +73,8 @@ fn run(_cx: &Cx) -> Result<()> {
     ] {
         fs::write(format!("{debug}/{file}"), value).with_context(|| format!("{debug}/{file}"))?;
     }
+    // Quiet, where that is built in as well.
+    let _ = fs::write("/sys/kernel/debug/fail_page_alloc/verbose", "0");
     one_cpu()?;
     let topo = Topo::new(1)?;
     topo.director.run(|| -> Result<()> {
@@ -76,29 +94,39 @@ fn change(
     attrs: &Attrs,
     check: impl Fn(bool) -> Result<()>,
 ) -> Result<()> {
-    for nth in 1..MOST {
-        let (reply, failed) = failing(nth, || ipvs.call(cmd, attrs))?;
-        // The request itself may not have left, or its answer not arrived.
-        let Ok(reply) = reply else {
-            ensure!(failed, "{what}: {reply:?}");
-            continue;
+    let nth = FailNth::new()?;
+    // A request may have been carried out and its acknowledgement lost.
+    let mut unknown = false;
+    for n in 1..MOST {
+        let (reply, failed) = nth.failing(n, || ipvs.call(cmd, attrs))?;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(e) if failed => {
+                println!("{what}, allocation {n}: {e:#}");
+                unknown = true;
+                continue;
+            }
+            Err(e) => return Err(e).with_context(|| what.to_owned()),
         };
         match reply.errno {
-            0 if !failed => {
-                check(true).with_context(|| format!("{what}, done"))?;
-                println!("{what}: {} allocations", nth - 1);
-                return Ok(());
-            }
-            // It did without what failed.
             0 => {
                 check(true)
-                    .with_context(|| format!("{what}, done although allocation {nth} failed"))?;
+                    .with_context(|| format!("{what}, done; allocation {n} failed: {failed}"))?;
+                if !failed {
+                    println!("{what}: {} allocations", n - 1);
+                }
                 return Ok(());
             }
-            libc::ENOMEM | libc::ENOBUFS | libc::ENOENT if failed => {
-                check(false).with_context(|| format!("{what}, allocation {nth} failed"))?;
+            libc::EEXIST | libc::ESRCH | libc::ENOENT if unknown => {
+                return check(true).with_context(|| format!("{what}, done before"));
             }
-            e => bail!("{what}, allocation {nth}: errno {e}"),
+            libc::ENOMEM | libc::ENOBUFS if failed => {
+                check(false).with_context(|| format!("{what}, allocation {n} failed"))?;
+            }
+            e => bail!(
+                "{what}, allocation {n} (failed: {failed}): errno {e}, {:?}",
+                reply.text
+            ),
         }
     }
     bail!("{what} still fails after {MOST} allocations")
@@ -166,10 +194,11 @@ fn changes(topo: &Topo, family: Family) -> Result<()> {
                 ensure!(n == if done { 2 } else { 3 }, "{n} destinations");
                 Ok(())
             })?;
-            for nth in 1..MOST {
-                let (reply, failed) = failing(nth, || ipvs.dump(cmd::GET_DEST, &for_svc(&id)))?;
+            let nth = FailNth::new()?;
+            for n in 1..MOST {
+                let (reply, failed) = nth.failing(n, || ipvs.dump(cmd::GET_DEST, &for_svc(&id)))?;
                 if !failed {
-                    ensure!(reply?.msgs.len() == 2, "a dump after {nth} failures");
+                    ensure!(reply?.msgs.len() == 2, "a dump after {n} failures");
                     break;
                 }
             }
@@ -189,20 +218,21 @@ fn connections(topo: &Topo, family: Family) -> Result<()> {
     let vip = at(family.vip(), 53);
     topo.ipvsadm(&format!("-A -u {vip} -s rr"))?;
     topo.ipvsadm(&format!("-a -u {vip} -r {} -m", at(family.raw_rs(1), 53)))?;
+    let nth = FailNth::new()?;
     let mut dropped = 0;
-    for nth in 1..MOST {
+    for n in 1..MOST {
         let socket = serve::udp(&topo.director, vip)?;
         let local = socket.local_addr()?;
-        let (sent, failed) = failing(nth, || socket.send(b"x"))?;
+        let (sent, failed) = nth.failing(n, || socket.send(b"x"))?;
         let conn = proc::conn(&topo.director, local)?;
         if !failed {
             ensure!(
                 sent.is_ok() && conn.is_some(),
-                "after {nth} failures: {sent:?}, {conn:?}"
+                "after {n} failures: {sent:?}, {conn:?}"
             );
             println!(
                 "a new connection: {} allocations, {dropped} of them drop the packet",
-                nth - 1
+                n - 1
             );
             return Ok(());
         }
