@@ -86,132 +86,152 @@ fn run(_cx: &Cx) -> Result<()> {
     })
 }
 
-/// Does one change until it succeeds with nothing failing in it.
-fn change(
-    ipvs: &Ipvs,
-    what: &str,
+/// A change of configuration.
+struct Change<'a> {
+    what: String,
     cmd: u8,
-    attrs: &Attrs,
-    check: impl Fn(bool) -> Result<()>,
-) -> Result<()> {
-    let nth = FailNth::new()?;
-    // A request may have been carried out and its acknowledgement lost.
-    let mut unknown = false;
-    for n in 1..MOST {
-        let (reply, failed) = nth.failing(n, || ipvs.call(cmd, attrs))?;
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(e) if failed => {
-                println!("{what}, allocation {n}: {e:#}");
-                unknown = true;
-                continue;
+    attrs: &'a Attrs,
+    /// What takes it back, if it must not be done twice.
+    undo: Option<(u8, &'a Attrs)>,
+}
+
+impl Change<'_> {
+    /// Does it with one allocation after the other failing, until there is none left to fail. `check`
+    /// is told whether it should have been done.
+    fn play(&self, ipvs: &Ipvs, check: impl Fn(bool) -> Result<()>) -> Result<()> {
+        let what = &self.what;
+        let nth = FailNth::new()?;
+        for n in 1..MOST {
+            let (reply, failed) = nth.failing(n, || ipvs.call(self.cmd, self.attrs))?;
+            if !failed {
+                ensure!(
+                    reply.as_ref().is_ok_and(|r| r.errno == 0),
+                    "{what}: {reply:?}"
+                );
+                println!("{what}: {} allocations", n - 1);
+                return check(true).with_context(|| format!("{what}, done"));
             }
-            Err(e) => return Err(e).with_context(|| what.to_owned()),
-        };
-        match reply.errno {
-            0 => {
-                check(true)
-                    .with_context(|| format!("{what}, done; allocation {n} failed: {failed}"))?;
-                if !failed {
-                    println!("{what}: {} allocations", n - 1);
+            match reply.as_ref().map(|r| r.errno) {
+                // It did without what failed.
+                Ok(0) => check(true).with_context(|| format!("{what}, done without {n}"))?,
+                Ok(libc::ENOMEM | libc::ENOBUFS) => {
+                    check(false).with_context(|| format!("{what}, allocation {n} failed"))?;
+                    continue;
                 }
-                return Ok(());
+                Ok(e) => bail!("{what}, allocation {n} failed: errno {e}, {reply:?}"),
+                // The request did not leave, or its acknowledgement got lost: done or not, nobody knows.
+                Err(e) => println!("{what}, allocation {n}: {e:#}"),
             }
-            libc::EEXIST | libc::ESRCH | libc::ENOENT if unknown => {
-                return check(true).with_context(|| format!("{what}, done before"));
+            if let Some((cmd, attrs)) = self.undo {
+                // Refused where there is nothing to take back.
+                ipvs.call(cmd, attrs)?;
+                check(false).with_context(|| format!("{what}, taken back after {n}"))?;
             }
-            libc::ENOMEM | libc::ENOBUFS if failed => {
-                check(false).with_context(|| format!("{what}, allocation {n} failed"))?;
-            }
-            e => bail!(
-                "{what}, allocation {n} (failed: {failed}): errno {e}, {:?}",
-                reply.text
-            ),
         }
+        bail!("{what} still fails after {MOST} allocations")
     }
-    bail!("{what} still fails after {MOST} allocations")
 }
 
 fn changes(topo: &Topo, family: Family) -> Result<()> {
     let ipvs = Ipvs::open(&topo.director)?;
-    for sched in ["rr", "wrr", "lc", "wlc"] {
-        for proto in [TCP, UDP] {
-            let vip = at(family.vip(), 7000);
-            let id = svc_id(proto, vip);
-            let there = |want: bool| -> Result<()> {
-                let all = ipvs.services()?;
-                ensure!(
-                    all.iter()
-                        .any(|s| s.vip == Some(vip) && s.proto == u16::from(proto))
-                        == want,
-                    "services {all:?}"
-                );
-                Ok(())
-            };
-            let what = |text: &str| format!("{text} ({sched}, protocol {proto})");
-            let add = for_svc(&svc_full(proto, vip, sched));
-            change(&ipvs, &what("NEW_SERVICE"), cmd::NEW_SERVICE, &add, there)?;
-            for host in 1..=3u8 {
-                let rs = at(family.raw_rs(host), 80);
-                let attrs = for_dest(&id, &dest_full(rs, 1));
-                change(&ipvs, &what("NEW_DEST"), cmd::NEW_DEST, &attrs, |done| {
-                    let n = ipvs.dests(proto, vip)?.len();
-                    ensure!(
-                        n == usize::from(host) - usize::from(!done),
-                        "{n} destinations"
-                    );
-                    Ok(())
-                })?;
-                let attrs = for_dest(&id, &dest_full(rs, 9));
-                change(&ipvs, &what("SET_DEST"), cmd::SET_DEST, &attrs, |done| {
+    for (sched, proto) in [("rr", TCP), ("wrr", UDP), ("lc", TCP), ("wlc", UDP)] {
+        let vip = at(family.vip(), 7000);
+        let id = svc_id(proto, vip);
+        let by_id = for_svc(&id);
+        let play = |cmd: u8,
+                    attrs: &Attrs,
+                    undo: Option<(u8, &Attrs)>,
+                    check: &dyn Fn(bool) -> Result<()>| {
+            let what = format!("command {cmd} ({sched}, protocol {proto})");
+            Change {
+                what,
+                cmd,
+                attrs,
+                undo,
+            }
+            .play(&ipvs, check)
+        };
+        let services = |want: usize| -> Result<()> {
+            let all = ipvs.services()?;
+            ensure!(all.len() == want, "services {all:?}");
+            Ok(())
+        };
+        let dests = |want: usize| -> Result<()> {
+            let all = ipvs.dests(proto, vip)?;
+            ensure!(
+                all.len() == want,
+                "{} destinations, expected {want}",
+                all.len()
+            );
+            Ok(())
+        };
+
+        let new = for_svc(&svc_full(proto, vip, sched));
+        play(
+            cmd::NEW_SERVICE,
+            &new,
+            Some((cmd::DEL_SERVICE, &by_id)),
+            &|done| services(usize::from(done)),
+        )?;
+        for host in 1..=3u8 {
+            let rs = at(family.raw_rs(host), 80);
+            let attrs = for_dest(&id, &dest_full(rs, 1));
+            play(
+                cmd::NEW_DEST,
+                &attrs,
+                Some((cmd::DEL_DEST, &attrs)),
+                &|done| dests(usize::from(host) - usize::from(!done)),
+            )?;
+            let heavy = for_dest(&id, &dest_full(rs, 9));
+            play(
+                cmd::SET_DEST,
+                &heavy,
+                Some((cmd::SET_DEST, &attrs)),
+                &|done| {
                     let weight = ipvs.dest(proto, vip, rs)?.weight;
                     ensure!(weight == if done { 9 } else { 1 }, "weight {weight}");
                     Ok(())
-                })?;
-            }
-            for other in ["wrr", "rr", sched] {
-                let attrs = for_svc(&svc_full(proto, vip, other));
-                change(
-                    &ipvs,
-                    &what("SET_SERVICE"),
-                    cmd::SET_SERVICE,
-                    &attrs,
-                    |_| there(true),
-                )?;
-            }
-            change(
-                &ipvs,
-                "GET_SERVICE",
-                cmd::GET_SERVICE,
-                &for_svc(&id),
-                |_| Ok(()),
-            )?;
-            change(&ipvs, "GET_INFO", cmd::GET_INFO, &Attrs::new(), |_| Ok(()))?;
-            let rs = at(family.raw_rs(2), 80);
-            let attrs = for_dest(&id, &dest_full(rs, 1));
-            change(&ipvs, &what("DEL_DEST"), cmd::DEL_DEST, &attrs, |done| {
-                let n = ipvs.dests(proto, vip)?.len();
-                ensure!(n == if done { 2 } else { 3 }, "{n} destinations");
-                Ok(())
-            })?;
-            let nth = FailNth::new()?;
-            for n in 1..MOST {
-                let (reply, failed) = nth.failing(n, || ipvs.dump(cmd::GET_DEST, &for_svc(&id)))?;
-                if !failed {
-                    ensure!(reply?.msgs.len() == 2, "a dump after {n} failures");
-                    break;
-                }
-            }
-            change(
-                &ipvs,
-                &what("DEL_SERVICE"),
-                cmd::DEL_SERVICE,
-                &for_svc(&id),
-                |done| there(!done),
+                },
             )?;
         }
+        for other in ["wrr", "rr", sched] {
+            let attrs = for_svc(&svc_full(proto, vip, other));
+            play(cmd::SET_SERVICE, &attrs, None, &|_| services(1))?;
+        }
+        play(cmd::GET_SERVICE, &by_id, None, &|_| Ok(()))?;
+        play(cmd::GET_INFO, &Attrs::new(), None, &|_| Ok(()))?;
+        play(cmd::ZERO, &Attrs::new(), None, &|_| Ok(()))?;
+        let rs = at(family.raw_rs(2), 80);
+        let attrs = for_dest(&id, &dest_full(rs, 1));
+        play(
+            cmd::DEL_DEST,
+            &attrs,
+            Some((cmd::NEW_DEST, &attrs)),
+            &|done| dests(if done { 2 } else { 3 }),
+        )?;
+        let nth = FailNth::new()?;
+        for n in 1..MOST {
+            let (reply, failed) = nth.failing(n, || ipvs.dump(cmd::GET_DEST, &by_id))?;
+            if !failed {
+                ensure!(reply?.msgs.len() == 2, "a dump after {n} failures");
+                break;
+            }
+        }
+        play(
+            cmd::DEL_SERVICE,
+            &by_id,
+            Some((cmd::NEW_SERVICE, &new)),
+            &|done| services(usize::from(!done)),
+        )?;
+        ipvs.ok(cmd::NEW_SERVICE, &new)?;
+        play(
+            cmd::FLUSH,
+            &Attrs::new(),
+            Some((cmd::NEW_SERVICE, &new)),
+            &|done| services(usize::from(!done)),
+        )?;
     }
-    change(&ipvs, "FLUSH", cmd::FLUSH, &Attrs::new(), |_| Ok(()))
+    Ok(())
 }
 
 fn connections(topo: &Topo, family: Family) -> Result<()> {
