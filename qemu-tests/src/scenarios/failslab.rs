@@ -211,9 +211,16 @@ fn changes(topo: &Topo, family: Family) -> Result<()> {
         )?;
         let nth = FailNth::new()?;
         for n in 1..MOST {
+            // A dump that could not begin stays the socket's running one.
+            let ipvs = Ipvs::open(&topo.director)?;
             let (reply, failed) = nth.failing(n, || ipvs.dump(cmd::GET_DEST, &by_id))?;
             if !failed {
-                ensure!(reply?.msgs.len() == 2, "a dump after {n} failures");
+                let reply = reply?;
+                let (errno, dests) = (reply.errno, reply.msgs.len());
+                ensure!(
+                    (errno, dests) == (0, 2),
+                    "a dump after {n} failures: errno {errno}, {dests} destinations"
+                );
                 break;
             }
         }
@@ -254,6 +261,7 @@ fn connections(topo: &Topo, family: Family) -> Result<()> {
                 "a new connection: {} allocations, {dropped} of them drop the packet",
                 n - 1
             );
+            topo.ipvsadm(&format!("-D -u {vip}"))?;
             return Ok(());
         }
         if conn.is_none() {

@@ -53,7 +53,7 @@ fn all(rig: &Rig, clients: &[Pkt]) -> Result<()> {
 }
 
 fn run(_cx: &Cx) -> Result<()> {
-    let many: u16 = if slow() > 5.0 { 1_500 } else { 6_000 };
+    let many: u16 = if slow() > 2.0 { 1_500 } else { 6_000 };
     let rig = Rig::new()?;
     let ipvs = Ipvs::open(&rig.topo.director)?;
     let mut clients = Vec::new();
