@@ -332,7 +332,7 @@ impl Service {
         let mut dests = KVec::with_capacity(room, GFP_KERNEL)?;
         let kind = rcu::read(|g| {
             let old = self.backends(g).ok_or(ESRCH)?;
-            let kept = old.dests.iter().enumerate();
+            let kept = Iterator::zip(0..old.dests.len(), &old.dests);
             let kept = kept.filter(|(i, _)| Some(*i) != skip).map(|(_, dest)| dest);
             for dest in Iterator::chain(add.into_iter(), kept) {
                 dests

@@ -127,17 +127,15 @@ impl Registration {
     ) -> Result<Self> {
         let mut ops = KVec::with_capacity(specs.len(), GFP_KERNEL)?;
         for spec in specs {
-            ops.push(
-                bindings::nf_hook_ops {
-                    hook: spec.func,
-                    priv_: data.as_ptr().cast(),
-                    pf: if v6 { 10 } else { 2 },
-                    hooknum: spec.point as c_uint,
-                    priority: spec.priority,
-                    ..Default::default()
-                },
-                GFP_KERNEL,
-            )?;
+            ops.push_within_capacity(bindings::nf_hook_ops {
+                hook: spec.func,
+                priv_: data.as_ptr().cast(),
+                pf: if v6 { 10 } else { 2 },
+                hooknum: spec.point as c_uint,
+                priority: spec.priority,
+                ..Default::default()
+            })
+            .map_err(|_| ENOMEM)?;
         }
         let count = c_uint::try_from(ops.len()).map_err(|_| EINVAL)?;
         // SAFETY: The operations are initialised and stay in the vector's heap memory until `drop()`.

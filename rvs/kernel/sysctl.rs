@@ -87,7 +87,7 @@ impl<D: Send + Sync + 'static> Registration<D> {
                 extra1: core::ptr::from_ref(var).cast_mut().cast::<c_void>(),
                 ..Default::default()
             };
-            table.push(row, GFP_KERNEL)?;
+            table.push_within_capacity(row).map_err(|_| ENOMEM)?;
         }
         // SAFETY: `net` is alive; `path` and the names live forever; the rows live in the returned value, which
         // unregisters them before it frees them, and moving the vector does not move them.

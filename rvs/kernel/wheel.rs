@@ -237,6 +237,8 @@ impl<T: Entry> Wheel<T> {
     }
 
     /// Looks at up to [`BATCH`] entries of one slot; returns whether there are more.
+    // For its frame, which holds the batch.
+    #[inline(never)]
     fn turn_some(&self, table: &Table<T>, wheel: &SpinBh<Slots>, tick: u32, now: u32) -> bool {
         rcu::read(|g| {
             let mut due: [Option<&Node<T>>; BATCH] = [None; BATCH];
@@ -274,7 +276,7 @@ impl<T: Entry> Wheel<T> {
                     unsafe { slots.hang(entry) };
                 }
             }
-            for entry in due.into_iter().flatten() {
+            for entry in due.iter().flatten() {
                 table.bury(entry, g);
             }
             more

@@ -10,7 +10,8 @@ ROOT_PACKAGES=(
 	libelf-dev libssl-dev libdw-dev pahole kmod cpio xz-utils zstd rsync python3 linux-headers-amd64/trixie-backports
 	linux-source/trixie-backports
 	# what tests, demo and benchmarks run
-	ipvsadm keepalived iproute2 nftables iptables ethtool socat curl iperf3 tcpdump conntrack iputils-ping
+	ipvsadm keepalived ldirectord prometheus-node-exporter python3-pyroute2 nginx-light haproxy lksctp-tools tmux
+	iproute2 nftables iptables ethtool socat curl iperf3 tcpdump conntrack iputils-ping bpftool
 	busybox-static procps psmisc strace gdb qemu-system-x86 python3-venv file jq netcat-openbsd wrk
 	# lint and userspace crates
 	shellcheck pkg-config git ca-certificates

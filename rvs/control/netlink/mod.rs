@@ -10,7 +10,10 @@ mod parse;
 
 use super::Control;
 use crate::{
-    netns,
+    netns::{
+        self,
+        Netns, //
+    },
     os::{
         genl::{
             Command,
@@ -25,7 +28,8 @@ use crate::{
         pernet,
         rcu, //
     },
-    refusal::Refusal, //
+    refusal::Refusal,
+    service::Service, //
 };
 use kernel::{
     prelude::*,
@@ -155,6 +159,17 @@ fn no_service(request: &Request<'_>) -> Error {
     request.refuse(ESRCH, c"no such service", request.attr(attr::SERVICE))
 }
 
+/// The service that the request names.
+#[inline(never)]
+fn service_of<'a>(
+    netns: &Netns,
+    parser: &Parser<'a>,
+    request: &Request<'a>,
+) -> Result<Arc<Service>> {
+    let args = parser.service(request.attr(attr::SERVICE), false)?;
+    netns.find(&args.id).ok_or_else(|| no_service(request))
+}
+
 /// NEW_SERVICE, SET_SERVICE, DEL_SERVICE.
 #[inline(never)]
 fn service(control: &Control, request: &Request<'_>) -> Result {
@@ -200,20 +215,12 @@ fn dest(control: &Control, request: &Request<'_>) -> Result {
     let netns = control.netns();
     let parser = Parser::new(request.explain());
     netns.configure(|config| {
-        let args = parser.service(request.attr(attr::SERVICE), false)?;
-        let service = netns.find(&args.id).ok_or_else(|| no_service(request))?;
-
+        let service = service_of(netns, &parser, request)?;
         let nest = request.attr(attr::DEST);
         let full = request.number() != cmd::DEL_DEST;
-        let args = parser.dest(nest, full, service.id().family)?;
-        let settings = if full {
-            parser.mixed_families(&args, service.id().family)?;
-            Some(parser.dest_settings(&args)?)
-        } else {
-            None
-        };
+        let (id, settings) = parser.whole_dest(nest, full, service.id().family)?;
 
-        let found = service.find(&args.id);
+        let found = service.find(&id);
         let done = match (settings, found) {
             (Some(settings), Some(found)) if request.number() == cmd::SET_DEST => {
                 parser.supported(&settings)?;
@@ -222,7 +229,7 @@ fn dest(control: &Control, request: &Request<'_>) -> Result {
             (Some(settings), None) if request.number() == cmd::NEW_DEST => {
                 parser.supported(&settings)?;
                 control.has_dest();
-                netns.add_dest(config, &service, &args.id, &settings)
+                netns.add_dest(config, &service, &id, &settings)
             }
             (Some(_), Some(_)) => {
                 return Err(request.refuse(EEXIST, c"the destination is there already", nest))
@@ -242,13 +249,12 @@ fn dest(control: &Control, request: &Request<'_>) -> Result {
 #[inline(never)]
 fn zero(control: &Control, request: &Request<'_>) -> Result {
     let netns = control.netns();
-    let Some(nest) = request.attr(attr::SERVICE) else {
+    if request.attr(attr::SERVICE).is_none() {
         netns.configure(|config| netns.zero(config));
         return Ok(());
-    };
-    let args = Parser::new(request.explain()).service(Some(nest), false)?;
+    }
     netns.configure(|_| {
-        let service = netns.find(&args.id).ok_or_else(|| no_service(request))?;
+        let service = service_of(netns, &Parser::new(request.explain()), request)?;
         rcu::read(|g| service.zero(g));
         Ok(())
     })
@@ -325,12 +331,8 @@ fn get_info(control: &Control, request: &Request<'_>) -> Result {
 /// GET_SERVICE of one service.
 #[inline(never)]
 fn get_service(control: &Control, request: &Request<'_>) -> Result {
-    let nest = request.attr(attr::SERVICE);
-    let args = Parser::new(request.explain()).service(nest, false)?;
-    let service = control
-        .netns()
-        .find(&args.id)
-        .ok_or_else(|| no_service(request))?;
+    let parser = Parser::new(request.explain());
+    let service = service_of(control.netns(), &parser, request)?;
     let mut reply = request.reply(cmd::NEW_SERVICE)?;
     let msg = reply.writer();
     fill::service(&msg, &service)?;

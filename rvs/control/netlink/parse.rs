@@ -95,9 +95,9 @@ pub(super) struct ServiceArgs<'a> {
 }
 
 /// A parsed DEST attribute.
-pub(super) struct DestArgs<'a> {
+struct DestArgs<'a> {
     /// Which destination.
-    pub(super) id: dest::Id,
+    id: dest::Id,
     attrs: Attrs<'a, DEST_ATTRS>,
 }
 
@@ -237,12 +237,7 @@ impl<'a> Parser<'a> {
     /// Reads which destination is meant, of a service of family `of`. `full`: everything that a destination has must be
     /// there, too.
     #[inline(never)]
-    pub(super) fn dest(
-        &self,
-        nest: Option<Attr<'a>>,
-        full: bool,
-        of: Family,
-    ) -> Result<DestArgs<'a>> {
+    fn dest(&self, nest: Option<Attr<'a>>, full: bool, of: Family) -> Result<DestArgs<'a>> {
         let nest = nest.ok_or_else(|| self.refuse(EINVAL, c"attribute DEST is missing", None))?;
         let attrs = Attrs::inside(nest, &DEST_POLICY, self.explain).map_err(|_| EINVAL)?;
         let (Some(addr), Some(port)) = (attrs.get(dest_attr::ADDR), attrs.get(dest_attr::PORT))
@@ -275,8 +270,26 @@ impl<'a> Parser<'a> {
         })
     }
 
+    /// [`Self::dest()`], and what the destination shall be, if that is to be there.
+    #[inline(never)]
+    pub(super) fn whole_dest(
+        &self,
+        nest: Option<Attr<'a>>,
+        full: bool,
+        of: Family,
+    ) -> Result<(dest::Id, Option<dest::Settings>)> {
+        let args = self.dest(nest, full, of)?;
+        let settings = if full {
+            self.mixed_families(&args, of)?;
+            Some(self.dest_settings(&args)?)
+        } else {
+            None
+        };
+        Ok((args.id, settings))
+    }
+
     /// Refuses a destination of another family than its service's, unless packets go there through a tunnel.
-    pub(super) fn mixed_families(&self, args: &DestArgs<'_>, of: Family) -> Result {
+    fn mixed_families(&self, args: &DestArgs<'_>, of: Family) -> Result {
         let method = args.attrs.get(dest_attr::FWD_METHOD);
         let is_tunnel = method
             .is_some_and(|method| FwdMethod::from_flags(method.u32()) == Some(FwdMethod::Tunnel));
@@ -292,7 +305,7 @@ impl<'a> Parser<'a> {
 
     /// Reads what a destination shall be.
     #[inline(never)]
-    pub(super) fn dest_settings(&self, args: &DestArgs<'_>) -> Result<dest::Settings> {
+    fn dest_settings(&self, args: &DestArgs<'_>) -> Result<dest::Settings> {
         let number = |number| args.attrs.get(number).map_or(0, |attr| attr.u32());
 
         let settings = dest::Settings {
