@@ -312,6 +312,16 @@ impl Dest {
         }
     }
 
+    /// A persistence template was bound.
+    pub(crate) fn template_bound(&self) {
+        self.load.persistent.add(1);
+    }
+
+    /// A persistence template ended.
+    pub(crate) fn template_unbound(&self) {
+        self.load.persistent.sub(1);
+    }
+
     /// A connection became active, or ceased to be.
     pub(crate) fn set_active(&self, active: bool) {
         if active {

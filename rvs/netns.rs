@@ -6,7 +6,10 @@
 //! fail before the first change that a packet can see.
 
 use crate::{
-    conn::ConnTable,
+    conn::{
+        defense::Defense,
+        ConnTable, //
+    },
     control::sysctl::Sysctl,
     datapath::Hooks,
     dest::{
@@ -126,6 +129,8 @@ pub(crate) struct Netns {
     pub(crate) timeouts: Timeouts,
     /// `net.ipv4.vs`.
     pub(crate) sysctl: Sysctl,
+    /// Defense against floods.
+    pub(crate) defense: Defense,
     conn_limits: Limits,
     #[pin]
     config: Mutex<Config>,
@@ -149,6 +154,7 @@ impl Netns {
             totals: Stats::new()?,
             timeouts: Timeouts::new(),
             sysctl,
+            defense: Defense::new(),
             conn_limits,
             config <- new_mutex!(Config::default(), "rvs_config"),
             resizing <- new_mutex!((), "rvs_resizing"),

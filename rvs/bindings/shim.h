@@ -140,6 +140,7 @@ void rvs_helper_job_start(struct delayed_work *job, unsigned long delay);
 bool rvs_helper_net_ratelimit(void);
 struct net *rvs_helper_notifier_net(const void *info);
 void *rvs_helper_seq_data(struct seq_file *seq);
+u64 rvs_helper_available_pages(void);
 u64 rvs_helper_total_memory(void);
 bool rvs_helper_module_is_coming(const void *module, unsigned long state, const char *name);
 

@@ -198,6 +198,14 @@ struct net *rvs_helper_notifier_net(const void *info)
 	return dev_net(netdev_notifier_info_to_dev(info));
 }
 
+u64 rvs_helper_available_pages(void)
+{
+	struct sysinfo info;
+
+	si_meminfo(&info);
+	return (u64)info.freeram + info.bufferram;
+}
+
 u64 rvs_helper_total_memory(void)
 {
 	return (u64)totalram_pages() << PAGE_SHIFT;

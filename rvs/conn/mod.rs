@@ -6,6 +6,7 @@
 //! virtual address), node 1 by what the real server answers (real server to client), so one lookup tells connection and
 //! direction. A lookup takes no reference: a connection seen under RCU stays in memory until the section ends.
 
+pub(crate) mod defense;
 mod tuple;
 
 pub(crate) use tuple::Tuple;
@@ -26,7 +27,9 @@ use crate::{
             Node,
             Ref,
             Table,
-            Unlinked, //
+            Tie,
+            Unlinked,
+            Unlisted, //
         },
         time::{
             self,
@@ -48,14 +51,20 @@ use rvs_core::{
     },
     proto::{
         tcp,
+        template,
         IPPROTO_TCP, //
     },
     table::{
         self as sizing,
         Limits, //
     },
+    timeout::{
+        DEFERRED_SECS,
+        NEW_CONN_SECS, //
+    },
     uapi::{
         conn_flag,
+        svc_flag,
         FwdMethod, //
     },
 };
@@ -63,12 +72,17 @@ use rvs_core::{
 /// Where connections are allocated.
 pub(crate) static CACHE: slab::Cache<Node<Conn>> = slab::Cache::new();
 
-/// Seconds that a connection lives before its first packet has set a state: C `ip_vs_conn_new()`.
-const FIRST_TIMEOUT: u32 = 3;
+/// How long a connection lives before its first packet has set a state: C `ip_vs_conn_new()`.
+const FIRST_TIMEOUT: u32 = NEW_CONN_SECS.wrapping_mul(HZ);
 
 /// The state is kept above the flags (which have 17 bits).
 const STATE_SHIFT: u32 = 24;
 const FLAGS: u32 = (1 << STATE_SHIFT) - 1;
+/// A flag of ours: a template whose destination takes no more. C writes 0xffff to its destination port.
+const STALE: u32 = 1 << 23;
+
+/// How long the end of a connection that controls others is put off.
+const DEFERRED: u32 = DEFERRED_SECS.wrapping_mul(HZ);
 
 /// What only some connections need.
 struct Extension {
@@ -84,7 +98,8 @@ struct Extension {
 ///
 /// # Invariants
 ///
-/// `extension` is there exactly if the connection is IPv6; the short addresses are zero then.
+/// `extension` is there exactly if the connection is IPv6; the short addresses are zero then. `kind` is the
+/// [`Tuple::kind()`] of what finds it.
 #[repr(C)]
 pub(crate) struct Conn {
     caddr: u32,
@@ -94,9 +109,11 @@ pub(crate) struct Conn {
     vport: Be16,
     dport: Be16,
     proto: u8,
-    v6: bool,
+    kind: u8,
     extension: Option<KBox<Extension>>,
     dest: Option<Arc<Dest>>,
+    /// The connection or template that controls this one; it does not end before.
+    control: Option<Tie<Conn>>,
     fwmark: u32,
     /// State and flags; see [`Conn::flags()`] and [`Conn::state()`].
     status: U32,
@@ -120,9 +137,15 @@ pub(crate) struct Param<'a> {
     /// See `daddr`.
     pub(crate) dport: Be16,
     /// The real server.
-    pub(crate) dest: Arc<Dest>,
+    pub(crate) dest: &'a Arc<Dest>,
     /// The packet's mark.
     pub(crate) fwmark: u32,
+    /// `ONE_PACKET` or nothing.
+    pub(crate) flags: u32,
+    /// The template that it belongs to.
+    pub(crate) control: Option<Ref<'a, Conn>>,
+    /// A template's timeout in jiffies.
+    pub(crate) timeout: Option<u32>,
 }
 
 /// Which way a packet of a connection goes.
@@ -152,7 +175,10 @@ impl Conn {
         };
         let short = |a: &Addr| if flow.v6 { 0 } else { a.v4_be() };
         let method = param.dest.conn_flags() & conn_flag::FWD_MASK;
-        let mut flags = method | conn_flag::INACTIVE;
+        let mut flags = method | param.flags | conn_flag::INACTIVE;
+        if flow.template {
+            flags |= conn_flag::TEMPLATE;
+        }
         if method != FwdMethod::Masq as u32 {
             flags |= conn_flag::NOOUTPUT;
         }
@@ -165,12 +191,13 @@ impl Conn {
             vport: flow.dport,
             dport: param.dport,
             proto: flow.proto,
-            v6: flow.v6,
+            kind: flow.kind(),
             extension,
             dest: Some(param.dest.clone()),
+            control: param.control.map(Ref::tie),
             fwmark: param.fwmark,
             status: U32::new(flags),
-            timeout: U32::new(FIRST_TIMEOUT.wrapping_mul(HZ)),
+            timeout: U32::new(param.timeout.unwrap_or(FIRST_TIMEOUT)),
             in_pkts: U32::new(0),
             children: U32::new(0),
         })
@@ -178,7 +205,7 @@ impl Conn {
 
     /// The address family of the client's side.
     pub(crate) fn family(&self) -> Family {
-        if self.v6 {
+        if self.extension.is_some() {
             Family::V6
         } else {
             Family::V4
@@ -236,6 +263,15 @@ impl Conn {
         self.dport
     }
 
+    /// The real server's port as C shows it: 0xffff marks a template that is not used any more.
+    pub(crate) fn shown_dport(&self) -> Be16 {
+        if self.status.load() & STALE != 0 {
+            0xffff
+        } else {
+            self.dport
+        }
+    }
+
     /// The mark of the packet that made the connection.
     pub(crate) fn fwmark(&self) -> u32 {
         self.fwmark
@@ -270,14 +306,87 @@ impl Conn {
         self.timeout.load()
     }
 
+    /// Whether the connection is for one packet only.
+    #[inline(always)]
+    pub(crate) fn is_one_packet(&self) -> bool {
+        self.status.load() & conn_flag::ONE_PACKET != 0
+    }
+
+    /// Whether this is a persistence template.
+    pub(crate) fn is_template(&self) -> bool {
+        self.status.load() & conn_flag::TEMPLATE != 0
+    }
+
+    fn is_stale(&self) -> bool {
+        self.status.load() & STALE != 0
+    }
+
+    /// Whether a template's destination still takes connections; otherwise the template is not used any more. C
+    /// `ip_vs_check_template()`.
+    pub(crate) fn check_template(&self, expire_quiescent: bool) -> bool {
+        let good = self
+            .dest()
+            .is_some_and(|dest| dest.available() && !(expire_quiescent && dest.weight() == 0));
+        if !good {
+            self.change(|status| status | STALE);
+        }
+        good
+    }
+
+    /// Whether a template's service schedules each packet by itself: C `ip_vs_conn_ops_mode()`.
+    fn is_of_one_packet_service(&self) -> bool {
+        self.dest()
+            .is_some_and(|dest| dest.service().flags() & svc_flag::ONEPACKET != 0)
+    }
+
+    /// Packets from the client.
+    fn in_pkts(&self) -> u32 {
+        self.in_pkts.load()
+    }
+
+    /// Tells the template, if there is one, that a connection of it got through: C `ip_vs_control_assure_ct()`.
+    #[inline(always)]
+    pub(crate) fn assure_template(&self) {
+        if let Some(control) = &self.control {
+            control.entry().get().assure();
+        }
+    }
+
+    #[cold]
+    fn assure(&self) {
+        if self.is_template() && self.state() & template::ASSURED == 0 {
+            self.change(|status| status | u32::from(template::ASSURED) << STATE_SHIFT);
+        }
+    }
+
+    /// Sets or clears bits of the status and loses no other change.
+    fn change(&self, new: impl Fn(u32) -> u32) {
+        loop {
+            let old = self.status.load();
+            if new(old) == old || self.status.replace(old, new(old)) {
+                return;
+            }
+        }
+    }
+
     /// Whether the connection controls others.
     pub(crate) fn has_children(&self) -> bool {
         self.children.load() != 0
     }
 
-    /// Counts a packet from the client.
+    /// Counts a packet from the client; of a one-packet connection, where it belongs to a template.
     #[inline(always)]
     pub(crate) fn count_packet(&self) {
+        if self.is_one_packet() {
+            if let Some(control) = &self.control {
+                return control.entry().get().count_one();
+            }
+        }
+        self.count_one();
+    }
+
+    #[inline(always)]
+    fn count_one(&self) {
         // A plain store: the number only steers rare decisions, a lost one of two at the same time does not matter, and an
         // atomic would cost every packet.
         self.in_pkts.store(self.in_pkts.load().wrapping_add(1));
@@ -313,7 +422,7 @@ impl Conn {
         if self.proto != t.proto
             || self.cport != t.sport
             || self.vport != t.dport
-            || self.v6 != t.v6
+            || self.kind != t.kind()
         {
             return false;
         }
@@ -328,7 +437,7 @@ impl Conn {
         if self.proto != t.proto
             || self.dport != t.sport
             || self.cport != t.dport
-            || self.v6 != t.v6
+            || self.kind != t.kind()
         {
             return false;
         }
@@ -345,7 +454,8 @@ impl Conn {
             sport: self.cport,
             dport: self.vport,
             proto: self.proto,
-            v6: self.v6,
+            v6: self.extension.is_some(),
+            template: self.is_template(),
         }
     }
 
@@ -356,7 +466,8 @@ impl Conn {
             sport: self.dport,
             dport: self.cport,
             proto: self.proto,
-            v6: self.v6,
+            v6: self.extension.is_some(),
+            template: self.is_template(),
         }
     }
 }
@@ -364,7 +475,7 @@ impl Conn {
 impl Entry for Conn {
     fn nodes(&self) -> usize {
         // Only what is rewritten on the way back is looked up on the way back.
-        if self.method() == FwdMethod::Masq as u32 {
+        if self.method() == FwdMethod::Masq as u32 && !self.is_template() {
             2
         } else {
             1
@@ -384,14 +495,23 @@ impl Entry for Conn {
     }
 
     fn postpone(&self, now: u32) -> Option<u32> {
-        // C defers the end of a connection that controls others by a minute.
-        self.has_children()
-            .then(|| now.wrapping_add(HZ.wrapping_mul(60)))
+        // As in C the connection keeps the shorter timeout.
+        self.has_children().then(|| {
+            self.timeout.store(DEFERRED);
+            now.wrapping_add(DEFERRED)
+        })
     }
 
     fn removed(&self) {
+        if let Some(control) = &self.control {
+            control.entry().children.sub(1);
+        }
         if let Some(dest) = self.dest() {
-            dest.conn_unbound(self.flags() & conn_flag::INACTIVE == 0);
+            if self.is_template() {
+                dest.template_unbound();
+            } else {
+                dest.conn_unbound(self.flags() & conn_flag::INACTIVE == 0);
+            }
         }
     }
 }
@@ -463,6 +583,15 @@ impl ConnTable {
             .map(|(conn, _)| conn)
     }
 
+    /// Finds the template of a key, if it is still used: C `ip_vs_ct_in_get()`.
+    pub(crate) fn find_template<'g>(&'g self, key: &Tuple, g: &'g Held) -> Option<Ref<'g, Conn>> {
+        self.table
+            .find(key.hash(self.table.key()), g, |conn, node| {
+                node == 0 && conn.is_request(key) && !conn.is_stale()
+            })
+            .map(|(conn, _)| conn)
+    }
+
     /// Makes a connection, unless there is one of the same flow already (another CPU was faster): then that one. `max` is
     /// `conn_max`. Does not sleep. C: `ip_vs_conn_new()`.
     pub(crate) fn create<'g>(
@@ -477,19 +606,32 @@ impl ConnTable {
         let conn = Conn::new(param).map_err(|_| NoConn::Memory)?;
         let timeout = conn.timeout();
         let new = Unlinked::new(conn).map_err(|_| NoConn::Memory)?;
-        param.dest.conn_bound();
+        // From here on its end takes back what is counted.
+        if let Some(control) = param.control {
+            control.children.add(1);
+        }
+        if param.flow.template {
+            param.dest.template_bound();
+        } else {
+            param.dest.conn_bound();
+        }
+        if param.flags & conn_flag::ONE_PACKET != 0 {
+            return Ok(Created::Once(Unlisted::new(new)));
+        }
         let deadline = time::jiffies().wrapping_add(timeout);
         Ok(
             match self.table.insert(new, deadline, g, |other, node| {
-                node == 0 && other.is_request(param.flow)
+                node == 0 && other.is_request(param.flow) && !other.is_stale()
             }) {
-                Inserted::New(conn) => Created { conn, is_new: true },
-                Inserted::Exists(conn) => Created {
-                    conn,
-                    is_new: false,
-                },
+                Inserted::New(conn) => Created::New(conn),
+                Inserted::Exists(conn) => Created::Exists(conn),
             },
         )
+    }
+
+    /// Lets a connection live for another of its timeouts: C `ip_vs_conn_put()`.
+    pub(crate) fn renew(&self, conn: Ref<'_, Conn>) {
+        conn.defer(time::jiffies().wrapping_add(conn.timeout()));
     }
 
     /// Notes a packet: the connection lives for `timeout` jiffies from now. The end of C `ip_vs_conn_put()`, without its
@@ -510,10 +652,39 @@ impl ConnTable {
         }
     }
 
-    /// Ends a connection now: C `ip_vs_conn_expire_now()`.
+    /// Ends a connection now, unless it controls others: C `ip_vs_conn_expire_now()`.
     #[cold]
     pub(crate) fn end(&self, conn: Ref<'_, Conn>, g: &Held) {
-        self.table.remove(conn, g);
+        match conn.postpone(time::jiffies()) {
+            Some(later) => conn.defer(later),
+            None => {
+                self.table.remove(conn, g);
+            }
+        }
+    }
+
+    /// Ends a connection to make room, and then what controlled it and controls nobody else, but for a template that has
+    /// proved useful: C `ip_vs_conn_del()`.
+    pub(crate) fn discard<'g>(&'g self, conn: Ref<'g, Conn>, g: &'g Held) {
+        let mut at = conn;
+        // A data connection, its control connection, the template of that: there is no longer chain.
+        for _ in 0..3 {
+            if let Some(later) = at.postpone(time::jiffies()) {
+                return at.defer(later);
+            }
+            if !self.table.remove(at, g) {
+                return;
+            }
+            let Some(control) = &at.get().control else {
+                return;
+            };
+            let control = control.entry();
+            let assured = control.is_template() && control.state() & template::ASSURED != 0;
+            if assured || control.has_children() {
+                return;
+            }
+            at = control;
+        }
     }
 
     /// How many connections there are.
@@ -553,8 +724,12 @@ impl ConnTable {
 
     /// Ends all connections whose destination was removed: C `ip_vs_expire_nodest_conn_flush()`. Sleeps.
     pub(crate) fn flush_nodest(&self) {
-        self.table
-            .retain(|conn| conn.has_children() || conn.dest().is_none_or(|dest| dest.available()));
+        self.table.each(|conn, g| {
+            let gone = conn.dest().is_some_and(|dest| !dest.available());
+            if gone && !conn.has_children() {
+                self.discard(conn, g);
+            }
+        });
     }
 
     /// What must be done now and then: ends what is due and fits the size to the count. Process context, one caller at a
@@ -580,9 +755,11 @@ impl ConnTable {
 }
 
 /// The outcome of [`ConnTable::create()`].
-pub(crate) struct Created<'g> {
-    /// The connection.
-    pub(crate) conn: Ref<'g, Conn>,
-    /// Whether this call made it.
-    pub(crate) is_new: bool,
+pub(crate) enum Created<'g> {
+    /// This call made it.
+    New(Ref<'g, Conn>),
+    /// It was there.
+    Exists(Ref<'g, Conn>),
+    /// It is for this packet only, and in no table.
+    Once(Unlisted<Conn>),
 }

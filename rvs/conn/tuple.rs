@@ -26,6 +26,8 @@ pub(crate) struct Tuple {
     pub(crate) proto: u8,
     /// Whether the addresses are IPv6.
     pub(crate) v6: bool,
+    /// Whether this is a persistence template's key, and no packet's flow.
+    pub(crate) template: bool,
 }
 
 impl Tuple {
@@ -35,7 +37,7 @@ impl Tuple {
         let rest = u64::from(self.sport)
             | u64::from(self.dport) << 16
             | u64::from(self.proto) << 32
-            | u64::from(self.v6) << 40;
+            | u64::from(self.kind()) << 40;
         let hash = if self.v6 {
             let [a, b] = self.src.words64();
             let [c, d] = self.dst.words64();
@@ -45,6 +47,12 @@ impl Tuple {
             siphash::siphash13(key, &[addrs, rest])
         };
         hash as u32
+    }
+
+    /// What flows of one protocol differ in, in one number.
+    #[inline(always)]
+    pub(super) fn kind(&self) -> u8 {
+        u8::from(self.v6) | u8::from(self.template) << 1
     }
 
     /// The same flow seen from the other end.

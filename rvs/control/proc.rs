@@ -34,8 +34,7 @@ use rvs_core::{
         ServicesHeader, //
     },
     proto,
-    timeout::Deadline,
-    uapi::conn_flag, //
+    timeout::Deadline, //
 };
 
 /// The chain that record `at` shows; record 0 is the header.
@@ -104,7 +103,7 @@ impl Records for Conns {
 }
 
 fn show_conn(conn: Ref<'_, Conn>, out: &Out<'_>) {
-    let template = conn.flags() & conn_flag::TEMPLATE != 0;
+    let template = conn.is_template();
     let dest_family = conn.dest().map_or(conn.family(), |dest| dest.family());
     out.put(ConnRow::new(fmt::Conn {
         family: conn.family(),
@@ -115,7 +114,7 @@ fn show_conn(conn: Ref<'_, Conn>, out: &Out<'_>) {
         vport: conn.vport(),
         dest_family,
         daddr: &conn.daddr(),
-        dport: conn.dport(),
+        dport: conn.shown_dport(),
         state: proto::state_name(conn.proto(), template, conn.state()),
         expires: Deadline(conn.deadline()).secs_left(time::jiffies() as usize, HZ),
     }));

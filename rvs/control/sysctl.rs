@@ -5,6 +5,7 @@
 //! A sysctl is here exactly if what it steers is here. Values, defaults, ranges and errors are C's.
 
 use crate::{
+    conn::defense::Knobs,
     netns::Netns,
     os::{
         atomic::I32,
@@ -15,19 +16,23 @@ use crate::{
             Writer, //
         },
         work::Job, //
-    }, //
+    },
+    HZ, //
 };
 use kernel::{
     ffi::c_int,
     prelude::*,
     sync::Arc, //
 };
-use rvs_core::table::{
-    CONN_LFACTOR_INIT_NET,
-    LFACTOR_MAX,
-    LFACTOR_MIN,
-    LFACTOR_OTHER_NET,
-    SVC_LFACTOR_INIT_NET, //
+use rvs_core::{
+    defense,
+    table::{
+        CONN_LFACTOR_INIT_NET,
+        LFACTOR_MAX,
+        LFACTOR_MIN,
+        LFACTOR_OTHER_NET,
+        SVC_LFACTOR_INIT_NET, //
+    }, //
 };
 
 /// The most connections there can be: C `IP_VS_CONN_MAX`.
@@ -42,6 +47,12 @@ pub(crate) struct Sysctl {
     conn_max: I32,
     /// How high who is not the host's administrator may set `conn_max`.
     conn_max_limit: I32,
+    amemthresh: I32,
+    am_droprate: I32,
+    drop_entry: I32,
+    drop_packet: I32,
+    secure_tcp: I32,
+    expire_quiescent_template: I32,
     snat_reroute: I32,
     expire_nodest_conn: I32,
     sloppy_tcp: I32,
@@ -66,6 +77,12 @@ impl Sysctl {
             is_first,
             conn_max: I32::new(max),
             conn_max_limit: I32::new(max),
+            amemthresh: I32::new(1024),
+            am_droprate: I32::new(10),
+            drop_entry: I32::new(defense::OFF),
+            drop_packet: I32::new(defense::OFF),
+            secure_tcp: I32::new(defense::OFF),
+            expire_quiescent_template: I32::new(0),
             snat_reroute: I32::new(1),
             expire_nodest_conn: I32::new(0),
             sloppy_tcp: I32::new(0),
@@ -81,6 +98,23 @@ impl Sysctl {
     #[inline]
     pub(crate) fn conn_max(&self) -> i32 {
         self.conn_max.load()
+    }
+
+    /// What steers the defense against floods.
+    pub(crate) fn defense(&self) -> Knobs<'_> {
+        Knobs {
+            amemthresh: self.amemthresh.load(),
+            am_droprate: self.am_droprate.load(),
+            drop_entry: &self.drop_entry,
+            drop_packet: &self.drop_packet,
+            secure_tcp: &self.secure_tcp,
+        }
+    }
+
+    /// Whether a destination of weight zero ends its templates.
+    #[inline]
+    pub(crate) fn expire_quiescent_template(&self) -> bool {
+        self.expire_quiescent_template.load() != 0
     }
 
     /// Whether rewritten replies are routed again.
@@ -148,8 +182,23 @@ macro_rules! any {
     };
 }
 
+/// A row for a mode of the defense: C `proc_do_defense_mode()`.
+macro_rules! mode {
+    ($name:literal, $field:ident) => {
+        Var {
+            name: $name,
+            host_only: false,
+            get: |knobs| knobs.netns.sysctl.$field.load(),
+            set: |knobs, value, _| set_mode(knobs, &knobs.netns.sysctl.$field, value),
+            unset: None,
+        }
+    };
+}
+
 /// In the order of C.
-static VARS: &[Var<Knobs>] = &[
+static VARS: &[Var<Reach>] = &[
+    any!(c"amemthresh", amemthresh),
+    any!(c"am_droprate", am_droprate),
     Var {
         name: c"conn_max",
         host_only: false,
@@ -157,9 +206,13 @@ static VARS: &[Var<Knobs>] = &[
         set: set_conn_max,
         unset: Some(c_int::MIN),
     },
+    mode!(c"drop_entry", drop_entry),
+    mode!(c"drop_packet", drop_packet),
+    mode!(c"secure_tcp", secure_tcp),
     any!(c"snat_reroute", snat_reroute),
     any!(c"expire_nodest_conn", expire_nodest_conn),
     any!(c"sloppy_tcp", sloppy_tcp),
+    any!(c"expire_quiescent_template", expire_quiescent_template),
     any!(c"nat_icmp_send", nat_icmp_send),
     any!(c"conn_reuse_mode", conn_reuse_mode),
     any!(c"run_estimation", run_estimation, host_only: true),
@@ -180,7 +233,7 @@ static VARS: &[Var<Knobs>] = &[
 ];
 
 /// C `proc_do_conn_max()`: the host's administrator moves the limit, others stay below it.
-fn set_conn_max(knobs: &Knobs, value: c_int, writer: &Writer) -> Result {
+fn set_conn_max(knobs: &Reach, value: c_int, writer: &Writer) -> Result {
     let netns = &knobs.netns;
     let sysctl = &netns.sysctl;
     let is_host_admin = writer.is_host_admin();
@@ -204,6 +257,17 @@ fn set_conn_max(knobs: &Knobs, value: c_int, writer: &Writer) -> Result {
     })
 }
 
+fn set_mode(knobs: &Reach, mode: &I32, value: c_int) -> Result {
+    if !(defense::OFF..=defense::ALWAYS).contains(&value) {
+        return Err(EINVAL);
+    }
+    mode.store(value);
+    let netns = &knobs.netns;
+    netns.defense.update(&netns.sysctl.defense());
+    knobs.defender.start(HZ.from_secs_u32(1));
+    Ok(())
+}
+
 fn check_lfactor(value: c_int) -> Result {
     if (LFACTOR_MIN..=LFACTOR_MAX).contains(&value) {
         Ok(())
@@ -213,7 +277,7 @@ fn check_lfactor(value: c_int) -> Result {
 }
 
 /// C `ipvs_proc_conn_lfactor()`.
-fn set_conn_lfactor(knobs: &Knobs, value: c_int, _: &Writer) -> Result {
+fn set_conn_lfactor(knobs: &Reach, value: c_int, _: &Writer) -> Result {
     check_lfactor(value)?;
     let netns = &knobs.netns;
     netns.sysctl.conn_lfactor.store(value);
@@ -224,30 +288,42 @@ fn set_conn_lfactor(knobs: &Knobs, value: c_int, _: &Writer) -> Result {
 }
 
 /// C `ipvs_proc_svc_lfactor()`.
-fn set_svc_lfactor(knobs: &Knobs, value: c_int, _: &Writer) -> Result {
+fn set_svc_lfactor(knobs: &Reach, value: c_int, _: &Writer) -> Result {
     check_lfactor(value)?;
     knobs.netns.sysctl.svc_lfactor.store(value);
     knobs.sizer.start(0);
     Ok(())
 }
 
+/// Looks after the defense once a second, while anything of it is on.
+fn defend(netns: &Netns) -> Option<u32> {
+    let knobs = netns.sysctl.defense();
+    netns.defense.update(&knobs);
+    if let Some(conns) = netns.conns() {
+        netns.defense.drop_entries(conns);
+    }
+    knobs.any().then_some(HZ.from_secs_u32(1))
+}
+
 /// What the files reach.
-pub(crate) struct Knobs {
+pub(crate) struct Reach {
     netns: Arc<Netns>,
     sizer: Arc<Job<Netns>>,
+    defender: Job<Netns>,
 }
 
 /// The files of a namespace.
 pub(crate) struct Files {
-    _files: Registration<Knobs>,
+    _files: Registration<Reach>,
 }
 
 impl Files {
     /// Creates them.
     pub(crate) fn new(netns: &Arc<Netns>, sizer: &Arc<Job<Netns>>) -> Result<Self> {
-        let knobs = Knobs {
+        let knobs = Reach {
             netns: netns.clone(),
             sizer: sizer.clone(),
+            defender: Job::new(netns.clone(), defend)?,
         };
         let knobs = Arc::new(knobs, GFP_KERNEL)?;
         Ok(Self {

@@ -13,36 +13,49 @@ use crate::{
     conn::{
         Conn,
         ConnTable,
+        Created,
         NoConn,
         Param,
         Tuple, //
     },
+    dest::Dest,
     os::{
         netfilter::Verdict,
         skb::{
             Facts,
             Skb, //
         },
-        table::Ref, //
+        table::{
+            Ref,
+            Unlisted, //
+        }, //
     },
     service::{
         self,
         Service, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 use rvs_core::{
     addr::{
+        Addr,
         Be16,
         Family, //
     },
     proto::{
         schedule_len,
         tcp,
+        IPPROTO_IP,
         IPPROTO_TCP,
         IPPROTO_UDP, //
     },
-    uapi::conn_flag, //
+    uapi::{
+        conn_flag,
+        svc_flag, //
+    }, //
 };
 
 /// FTP's control and data ports, memory order.
@@ -183,12 +196,31 @@ pub(super) fn schedule<'a, const V6: bool>(
     let Some(conns) = ctx.netns.conns() else {
         return Verdict::Accept(skb);
     };
+    if ctx.netns.defense.drops_packet() {
+        return Verdict::Drop(skb);
+    }
     match begin(ctx, conns, service, &skb, &tuple, facts) {
-        Ok(conn) => forward::<V6>(ctx, conns, skb, iph, conn, facts),
+        Ok(Created::New(conn) | Created::Exists(conn)) => {
+            forward::<V6>(ctx, conns, skb, iph, conn, facts)
+        }
+        Ok(Created::Once(once)) => forward_once::<V6>(ctx, conns, skb, iph, &once, facts),
         Err(Left::Ignore) => Verdict::Accept(skb),
         Err(Left::NoDest) => leave::<V6>(ctx, skb, service, &tuple),
         Err(Left::Drop) => Verdict::Drop(skb),
     }
+}
+
+/// Sends the only packet of a connection.
+#[inline(never)]
+fn forward_once<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    conns: &ConnTable,
+    skb: Skb<'a>,
+    iph: &Iph,
+    once: &Unlisted<Conn>,
+    facts: Facts,
+) -> Verdict<'a> {
+    forward::<V6>(ctx, conns, skb, iph, once.entry(), facts)
 }
 
 /// Chooses a destination and makes the connection: C `ip_vs_schedule()`.
@@ -199,7 +231,7 @@ fn begin<'g>(
     skb: &Skb<'_>,
     tuple: &Tuple,
     facts: Facts,
-) -> Result<Ref<'g, Conn>, Left> {
+) -> Result<Created<'g>, Left> {
     // FTP's data connections are made by the control connection, not scheduled.
     if tuple.sport == FTP_DATA {
         return Err(Left::Ignore);
@@ -210,6 +242,9 @@ fn begin<'g>(
     {
         return Err(Left::Ignore);
     }
+    if service.flags() & svc_flag::PERSISTENT != 0 {
+        return persist(ctx, conns, service, skb, tuple);
+    }
     if service.id().fwmark == 0 && tuple.dport != service.id().port {
         if service.id().port == 0 {
             pr_err!("Schedule: port zero only supported in persistent services, check your ipvs configuration\n");
@@ -217,29 +252,127 @@ fn begin<'g>(
         return Err(Left::NoDest);
     }
     let dest = service.schedule(ctx.g).ok_or(Left::NoDest)?;
-    let created = conns
-        .create(
-            &Param {
-                flow: tuple,
-                daddr: *dest.addr(),
-                dport: if dest.port() != 0 {
-                    dest.port()
-                } else {
-                    tuple.dport
-                },
-                dest: dest.clone(),
-                fwmark: skb.mark(),
-            },
-            i64::from(ctx.netns.sysctl.conn_max()),
-            ctx.g,
-        )
-        .map_err(|why| match why {
-            NoConn::Limit | NoConn::Memory => Left::Drop,
-        })?;
-    if created.is_new {
+    let dport = if dest.port() != 0 {
+        dest.port()
+    } else {
+        tuple.dport
+    };
+    connect(ctx, conns, service, skb, tuple, dest, dport, None)
+}
+
+/// Makes the connection of a packet to a destination and counts it.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined into its two callers")]
+fn connect<'g>(
+    ctx: &Ctx<'g>,
+    conns: &'g ConnTable,
+    service: &Service,
+    skb: &Skb<'_>,
+    tuple: &Tuple,
+    dest: &Arc<Dest>,
+    dport: Be16,
+    control: Option<Ref<'g, Conn>>,
+) -> Result<Created<'g>, Left> {
+    let once = tuple.proto == IPPROTO_UDP && service.flags() & svc_flag::ONEPACKET != 0;
+    let created = create(
+        ctx,
+        conns,
+        &Param {
+            flow: tuple,
+            daddr: *dest.addr(),
+            dport,
+            dest,
+            fwmark: skb.mark(),
+            flags: if once { conn_flag::ONE_PACKET } else { 0 },
+            control,
+            timeout: None,
+        },
+    )?;
+    if !matches!(created, Created::Exists(_)) {
         ctx.counters(dest).conn(ctx.g);
     }
-    Ok(created.conn)
+    Ok(created)
+}
+
+#[inline(always)]
+fn create<'g>(
+    ctx: &Ctx<'g>,
+    conns: &'g ConnTable,
+    param: &Param<'_>,
+) -> Result<Created<'g>, Left> {
+    let max = i64::from(ctx.netns.sysctl.conn_max());
+    conns
+        .create(param, max, ctx.g)
+        .map_err(|(NoConn::Limit | NoConn::Memory)| Left::Drop)
+}
+
+/// Makes a connection to the destination that the client's network is bound to by a template, which it makes if there is
+/// none: C `ip_vs_sched_persist()`.
+#[inline(never)]
+fn persist<'g>(
+    ctx: &Ctx<'g>,
+    conns: &'g ConnTable,
+    service: &'g Service,
+    skb: &Skb<'_>,
+    tuple: &Tuple,
+) -> Result<Created<'g>, Left> {
+    let id = service.id();
+    let own_port = tuple.dport == id.port;
+    let mut key = Tuple {
+        src: tuple.src.masked(id.family, service.netmask()),
+        sport: 0,
+        dport: 0,
+        template: true,
+        ..*tuple
+    };
+    if own_port {
+        // A client's data connections go where its FTP control connection goes.
+        if id.port != FTP {
+            key.dport = tuple.dport;
+        }
+    } else if id.fwmark != 0 {
+        key.proto = IPPROTO_IP;
+        key.dst = Addr::v4(id.fwmark.to_be());
+    }
+    let expire_quiescent = ctx.netns.sysctl.expire_quiescent_template();
+    let found = conns.find_template(&key, ctx.g);
+    let template = match found.filter(|template| template.check_template(expire_quiescent)) {
+        Some(template) => template,
+        None => {
+            let dest = service.schedule(ctx.g).ok_or(Left::NoDest)?;
+            let created = create(
+                ctx,
+                conns,
+                &Param {
+                    flow: &key,
+                    daddr: *dest.addr(),
+                    dport: if own_port && id.port != FTP {
+                        dest.port()
+                    } else {
+                        0
+                    },
+                    dest,
+                    fwmark: skb.mark(),
+                    flags: 0,
+                    control: None,
+                    timeout: Some(service.timeout()),
+                },
+            )?;
+            match created {
+                Created::New(template) | Created::Exists(template) => template,
+                Created::Once(_) => return Err(Left::Drop),
+            }
+        }
+    };
+    let dest = template.get().dest().ok_or(Left::NoDest)?;
+    let dport = if own_port && dest.port() != 0 {
+        dest.port()
+    } else {
+        tuple.dport
+    };
+    let created = connect(ctx, conns, service, skb, tuple, dest, dport, Some(template));
+    conns.renew(template);
+    created
 }
 
 /// Deals with a packet of a service that has no destination for it: C `ip_vs_leave()`.

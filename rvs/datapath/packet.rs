@@ -113,6 +113,7 @@ impl Iph {
             dport: ports.dst,
             proto: self.proto,
             v6: V6,
+            template: false,
         })
     }
 }

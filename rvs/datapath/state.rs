@@ -40,6 +40,9 @@ pub(super) fn advance(
     reply: bool,
 ) {
     if conn.proto() != IPPROTO_TCP {
+        if reply {
+            conn.assure_template();
+        }
         conns.refresh(conn, netns.timeouts.udp(udp::State::NORMAL));
         return;
     }
@@ -55,7 +58,7 @@ pub(super) fn advance(
                 (false, true) => Direction::InputOnly,
                 (false, false) => Direction::Input,
             };
-            state = tcp::transition(tcp::Table::Normal, dir, old, flags);
+            state = tcp::transition(netns.defense.tcp_table(), dir, old, flags);
             let drop_flags = if reply && no_output {
                 conn_flag::NOOUTPUT
             } else {
@@ -63,6 +66,9 @@ pub(super) fn advance(
             };
             if state != old || drop_flags != 0 {
                 conn.enter(state, drop_flags);
+                if state != old && state == tcp::State::ESTABLISHED {
+                    conn.assure_template();
+                }
             }
         }
     }

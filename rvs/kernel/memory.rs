@@ -11,3 +11,9 @@ pub(crate) fn total() -> u64 {
     // SAFETY: No requirement.
     unsafe { bindings::rvs_helper_total_memory() }
 }
+
+/// Pages that are free or in use as buffers: `si_meminfo()`. Process context.
+pub(crate) fn available_pages() -> u64 {
+    // SAFETY: No requirement.
+    unsafe { bindings::rvs_helper_available_pages() }
+}

@@ -100,6 +100,8 @@ union Tail {
 /// - `next[n]` links the chain of node `n`; it is written under the stripe of that node's hash only, or before the
 ///   node is published.
 /// - `tail.links` belongs to the wheel's lock until the entry is off the wheel for good; then to RCU.
+/// - `refs` counts who holds the memory: one for the table, or for the [`Unlinked`] or [`Unlisted`] that owns the node,
+///   and one for each [`Tie`]. The table's goes after a grace period.
 #[repr(C, align(64))]
 pub(crate) struct Node<T> {
     next: [Usize; 2],
@@ -108,6 +110,7 @@ pub(crate) struct Node<T> {
     /// The tick of the wheel at which the entry is looked at. Under the wheel's lock.
     pub(super) armed: U32,
     dead: U32,
+    refs: U32,
     value: T,
     tail: UnsafeCell<Tail>,
 }
@@ -182,6 +185,14 @@ impl<'g, T: Entry> Ref<'g, T> {
         &self.0.value
     }
 
+    /// Takes a reference that outlives the section.
+    pub(crate) fn tie(self) -> Tie<T> {
+        // The table's reference, or the owner's, is there as long as this value: never from 0.
+        self.0.refs.add(1);
+        // INVARIANT: Just counted.
+        Tie(NonNull::from(self.0))
+    }
+
     /// When the entry expires, in jiffies.
     pub(crate) fn deadline(self) -> u32 {
         self.0.deadline.load()
@@ -217,6 +228,7 @@ impl<T: Entry> Unlinked<T> {
                 deadline: U32::new(0),
                 armed: U32::new(0),
                 dead: U32::new(0),
+                refs: U32::new(1),
                 value,
                 tail: UnsafeCell::new(Tail {
                     links: Links::unlinked(),
@@ -229,8 +241,79 @@ impl<T: Entry> Unlinked<T> {
 
 impl<T: Entry> Drop for Unlinked<T> {
     fn drop(&mut self) {
-        // SAFETY: The node was never published: it belongs to `self` alone, and came from the cache.
-        unsafe { free_node(self.0) };
+        // SAFETY: The node was never published, and the reference is that of `self`.
+        unsafe { put_node(self.0) };
+    }
+}
+
+/// An entry that is never found: for one packet. It ends when it is dropped.
+///
+/// # Invariants
+///
+/// The node is dead, in no chain and on no wheel.
+pub(crate) struct Unlisted<T: Entry>(Unlinked<T>);
+
+impl<T: Entry> Unlisted<T> {
+    /// Uses `new` without putting it into a table.
+    pub(crate) fn new(new: Unlinked<T>) -> Self {
+        // SAFETY: The node belongs to `new`.
+        unsafe { new.0.as_ref() }.dead.store(1);
+        // INVARIANT: It was never in a table, and nobody can claim its death any more.
+        Self(new)
+    }
+
+    /// The entry, for as long as it is used. Tables take it for one that has ended.
+    pub(crate) fn entry(&self) -> Ref<'_, T> {
+        // SAFETY: The node lives as long as `self`.
+        Ref(unsafe { self.0 .0.as_ref() })
+    }
+}
+
+impl<T: Entry> Drop for Unlisted<T> {
+    fn drop(&mut self) {
+        self.entry().removed();
+    }
+}
+
+/// A counted reference to an entry: to its memory, not its place in the table, which it may lose meanwhile.
+///
+/// # Invariants
+///
+/// The node holds a reference for this value.
+pub(crate) struct Tie<T: Entry>(NonNull<Node<T>>);
+
+// SAFETY: A tie gives `&T` on any thread, and drops the value on any.
+unsafe impl<T: Entry> Send for Tie<T> {}
+// SAFETY: As above.
+unsafe impl<T: Entry> Sync for Tie<T> {}
+
+impl<T: Entry> Tie<T> {
+    /// The entry.
+    #[inline]
+    pub(crate) fn entry(&self) -> Ref<'_, T> {
+        // SAFETY: By the type invariant the node is not freed while `self` is there.
+        Ref(unsafe { self.0.as_ref() })
+    }
+}
+
+impl<T: Entry> Drop for Tie<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the reference is there, and it is not used again.
+        unsafe { put_node(self.0) };
+    }
+}
+
+/// Gives one reference back, and frees the node with the last.
+///
+/// # Safety
+///
+/// The caller must own a reference of `node`, and not use the node any more.
+unsafe fn put_node<T: Entry>(node: NonNull<Node<T>>) {
+    // SAFETY: By the requirement the node is there. The subtraction is fully ordered, so what was done with the node
+    // under other references comes before.
+    if unsafe { node.as_ref() }.refs.fetch_sub(1) == 1 {
+        // SAFETY: That was the last reference.
+        unsafe { free_node(node) };
     }
 }
 
@@ -254,8 +337,8 @@ unsafe fn free_node<T: Entry>(node: NonNull<Node<T>>) {
 unsafe extern "C" fn free_node_rcu<T: Entry>(head: *mut bindings::callback_head) {
     // SAFETY: By the requirement `head` is the tail of a node.
     let node = unsafe { head.byte_sub(offset_of!(Node<T>, tail)) }.cast::<Node<T>>();
-    // SAFETY: The grace period is over, so no reader has the node; `node` is not null.
-    unsafe { free_node(NonNull::new_unchecked(node)) };
+    // SAFETY: The grace period is over, so no reader has the node, and the table's reference goes; `node` is not null.
+    unsafe { put_node(NonNull::new_unchecked(node)) };
 }
 
 /// One array of chains.
@@ -665,12 +748,19 @@ impl<T: Entry> Table<T> {
 
     /// Removes each entry for which `keep` says no. Sleeps; `keep` must not.
     pub(crate) fn retain(&self, keep: impl Fn(Ref<'_, T>) -> bool) {
+        self.each(|entry, g| {
+            if !keep(entry) {
+                self.remove(entry, g);
+            }
+        })
+    }
+
+    /// Calls `f`, which must not sleep, for each entry. Sleeps.
+    pub(crate) fn each(&self, f: impl for<'g> Fn(Ref<'g, T>, &'g Held)) {
         let mut index = 0;
         while super::rcu::read(|g| {
             self.visit(index, g, |entry| {
-                if !keep(entry) {
-                    self.remove(entry, g);
-                }
+                f(entry, g);
                 true
             });
             index < self.chains(g)

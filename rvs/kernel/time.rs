@@ -15,3 +15,9 @@ pub(crate) fn jiffies() -> u32 {
     // SAFETY: `jiffies` is a C variable that is always there; reading it volatile is what C does.
     (unsafe { core::ptr::addr_of!(bindings::jiffies).read_volatile() }) as u32
 }
+
+/// Lets others run: `cond_resched()`. Process context, no lock held, no RCU section.
+pub(crate) fn yield_cpu() {
+    // SAFETY: Process context; what it must not be called from is said above, and a debugging kernel tells.
+    unsafe { bindings::rvs_helper_cond_resched() };
+}

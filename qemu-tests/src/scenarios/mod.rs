@@ -8,6 +8,7 @@ mod boot;
 mod checksums;
 mod conn_max;
 mod conn_reuse;
+mod defense;
 mod failslab;
 mod flush_traffic;
 mod forward_icmp;
@@ -31,7 +32,9 @@ mod netlink_fuzz;
 mod netlink_layout;
 mod netns;
 mod nodest;
+mod one_packet;
 mod packet_types;
+mod persistence;
 mod port_unreachable;
 mod proc_files;
 mod proc_flags;
@@ -68,6 +71,9 @@ pub static ALL: &[&Scenario] = &[
     &sched_lc::SCENARIO,
     &sched_wlc::SCENARIO,
     &thresholds::SCENARIO,
+    &persistence::SCENARIO,
+    &one_packet::SCENARIO,
+    &defense::SCENARIO,
     &tcp_states::SCENARIO,
     &tcp_scheduling::SCENARIO,
     &packet_types::SCENARIO,

@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::proc_files::{cases, Case};
 use crate::proc;
 use crate::rig::Rig;
-use crate::scenario::{Cx, Peer, Scenario};
+use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
 
 pub const SCENARIO: Scenario = Scenario::new(
@@ -19,11 +19,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[],
     run,
 )
-.partly(&[21])
-.only_peer(
-    Peer::C,
-    "rvs has neither one-packet nor persistent services yet",
-);
+.partly(&[21]);
 
 fn run(_cx: &Cx) -> Result<()> {
     let rig = Rig::new()?;

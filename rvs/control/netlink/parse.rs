@@ -36,7 +36,6 @@ use rvs_core::{
         conn_flag,
         dest_attr,
         svc_attr,
-        svc_flag,
         tun_type,
         FwdMethod,
         PENAME_MAXLEN,
@@ -220,12 +219,6 @@ impl<'a> Parser<'a> {
             u32::from_ne_bytes([e, f, g, h]),
         );
         let flags = (old & !mask) | (flags & mask);
-        if flags & svc_flag::PERSISTENT != 0 {
-            return Err(self.refuse(EOPNOTSUPP, c"persistence is not supported", given));
-        }
-        if flags & svc_flag::ONEPACKET != 0 {
-            return Err(self.refuse(EOPNOTSUPP, c"one-packet scheduling is not supported", given));
-        }
         Ok(service::Settings {
             scheduler,
             flags,

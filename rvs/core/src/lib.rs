@@ -48,6 +48,7 @@ extern crate std;
 
 pub mod addr;
 pub mod checksum;
+pub mod defense;
 pub mod estimate;
 pub mod fmt;
 pub mod nat;
