@@ -247,6 +247,12 @@ impl Dest {
         FwdMethod::from_flags(self.conn_flags()) == Some(FwdMethod::Masq)
     }
 
+    /// Whether packets reach it unchanged, as the next hop.
+    #[inline]
+    pub(crate) fn is_direct(&self) -> bool {
+        FwdMethod::from_flags(self.conn_flags()) == Some(FwdMethod::Route)
+    }
+
     /// Type, port (memory order) and flags of the tunnel.
     pub(crate) fn tunnel(&self) -> (u8, Be16, u16) {
         (

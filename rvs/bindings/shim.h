@@ -72,9 +72,11 @@ void rvs_helper_skb_dev_loopback(struct sk_buff *skb, struct net *net);
 #define RVS_RT_VALID 1		/* the route may be used */
 #define RVS_RT_LOCAL 2		/* it leads to this host */
 #define RVS_RT_OLD_INPUT 4	/* the packet's own is of an input device */
+#define RVS_RT_OLD_LOCAL 8	/* both lead to this host */
 u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32 cookie, bool v6, u32 *mtu);
-struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr);
-struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, u32 *cookie);
+struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr, bool known_nh);
+struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, bool known_nh, u32 *cookie);
+bool rvs_helper_is_unicast4(struct net *net, __be32 addr);
 bool rvs_helper_route_dev_down(struct dst_entry *dst);
 void rvs_helper_dst_release(struct dst_entry *dst);
 void rvs_helper_skb_dst_set(struct sk_buff *skb, struct dst_entry *dst, bool ref);

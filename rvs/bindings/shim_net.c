@@ -265,26 +265,29 @@ u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32
 
 	if (READ_ONCE(dst->obsolete) && !dst->ops->check(dst, cookie))
 		return 0;
-	if (rvs_dst_is_local(dst, v6))
+	if (rvs_dst_is_local(dst, v6)) {
 		facts |= RVS_RT_LOCAL;
+		if (rvs_dst_is_local(old, v6))
+			facts |= RVS_RT_OLD_LOCAL;
+	}
 	if (v6 ? !!skb->dev : rt_is_input_route(dst_rtable(old)))
 		facts |= RVS_RT_OLD_INPUT;
 	*mtu = dst_mtu(dst);
 	return facts;
 }
 
-struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr)
+struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr, bool known_nh)
 {
-	struct flowi4 fl4 = { .daddr = daddr };
+	struct flowi4 fl4 = { .daddr = daddr, .flowi4_flags = known_nh ? FLOWI_FLAG_KNOWN_NH : 0 };
 	struct rtable *rt = ip_route_output_key(net, &fl4);
 
 	return IS_ERR(rt) ? NULL : &rt->dst;
 }
 
-struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, u32 *cookie)
+struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, bool known_nh, u32 *cookie)
 {
 #if IS_ENABLED(CONFIG_IPV6)
-	struct flowi6 fl6 = { };
+	struct flowi6 fl6 = { .flowi6_flags = known_nh ? FLOWI_FLAG_KNOWN_NH : 0 };
 	struct dst_entry *dst;
 
 	memcpy(&fl6.daddr, daddr, sizeof(fl6.daddr));
@@ -300,6 +303,11 @@ struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, u32 *cook
 #else
 	return NULL;
 #endif
+}
+
+bool rvs_helper_is_unicast4(struct net *net, __be32 addr)
+{
+	return inet_addr_type(net, addr) == RTN_UNICAST;
 }
 
 bool rvs_helper_route_dev_down(struct dst_entry *dst)

@@ -136,11 +136,11 @@ pub(crate) struct Param<'a> {
     pub(crate) daddr: Addr,
     /// See `daddr`.
     pub(crate) dport: Be16,
-    /// The real server.
-    pub(crate) dest: &'a Arc<Dest>,
+    /// The real server; none of a connection that bypasses them all.
+    pub(crate) dest: Option<&'a Arc<Dest>>,
     /// The packet's mark.
     pub(crate) fwmark: u32,
-    /// `ONE_PACKET` or nothing.
+    /// `ONE_PACKET`, `BYPASS`.
     pub(crate) flags: u32,
     /// The template that it belongs to.
     pub(crate) control: Option<Ref<'a, Conn>>,
@@ -174,13 +174,10 @@ impl Conn {
             None
         };
         let short = |a: &Addr| if flow.v6 { 0 } else { a.v4_be() };
-        let method = param.dest.conn_flags() & conn_flag::FWD_MASK;
-        let mut flags = method | param.flags | conn_flag::INACTIVE;
+        // `INACTIVE`, and `NOOUTPUT` unless the way back is ours, come with the destination.
+        let mut flags = param.flags | param.dest.map_or(0, |dest| dest.conn_flags());
         if flow.template {
             flags |= conn_flag::TEMPLATE;
-        }
-        if method != FwdMethod::Masq as u32 {
-            flags |= conn_flag::NOOUTPUT;
         }
         // INVARIANT: The extension is made for IPv6 only.
         Ok(Self {
@@ -193,7 +190,7 @@ impl Conn {
             proto: flow.proto,
             kind: flow.kind(),
             extension,
-            dest: Some(param.dest.clone()),
+            dest: param.dest.cloned(),
             control: param.control.map(Ref::tie),
             fwmark: param.fwmark,
             status: U32::new(flags),
@@ -293,6 +290,12 @@ impl Conn {
     #[inline(always)]
     pub(crate) fn method(&self) -> u32 {
         self.status.load() & conn_flag::FWD_MASK
+    }
+
+    /// Whether packets are rewritten.
+    #[inline(always)]
+    fn is_masq(&self) -> bool {
+        self.method() == FwdMethod::Masq as u32
     }
 
     /// The protocol's state.
@@ -434,17 +437,24 @@ impl Conn {
 
     #[inline(always)]
     fn is_reply(&self, t: &Tuple) -> bool {
-        if self.proto != t.proto
-            || self.dport != t.sport
-            || self.cport != t.dport
-            || self.kind != t.kind()
-        {
+        if self.proto != t.proto || self.cport != t.dport || self.kind != t.kind() {
+            return false;
+        }
+        if !self.is_masq() {
+            return self.is_direct_reply(t);
+        }
+        if self.dport != t.sport {
             return false;
         }
         match &self.extension {
             None => self.daddr == t.src.v4_be() && self.caddr == t.dst.v4_be(),
             Some(ext) => ext.daddr == t.src && ext.caddr == t.dst,
         }
+    }
+
+    /// A real server that gets packets unchanged answers as the virtual service.
+    fn is_direct_reply(&self, t: &Tuple) -> bool {
+        self.vport == t.sport && self.vaddr() == t.src && self.caddr() == t.dst
     }
 
     fn request(&self) -> Tuple {
@@ -460,10 +470,15 @@ impl Conn {
     }
 
     fn reply(&self) -> Tuple {
+        let (src, sport) = if self.is_masq() {
+            (self.daddr(), self.dport)
+        } else {
+            (self.vaddr(), self.vport)
+        };
         Tuple {
-            src: self.daddr(),
+            src,
             dst: self.caddr(),
-            sport: self.dport,
+            sport,
             dport: self.cport,
             proto: self.proto,
             v6: self.extension.is_some(),
@@ -474,11 +489,10 @@ impl Conn {
 
 impl Entry for Conn {
     fn nodes(&self) -> usize {
-        // Only what is rewritten on the way back is looked up on the way back.
-        if self.method() == FwdMethod::Masq as u32 && !self.is_template() {
-            2
-        } else {
+        if self.is_template() {
             1
+        } else {
+            2
         }
     }
 
@@ -610,10 +624,10 @@ impl ConnTable {
         if let Some(control) = param.control {
             control.children.add(1);
         }
-        if param.flow.template {
-            param.dest.template_bound();
-        } else {
-            param.dest.conn_bound();
+        match param.dest {
+            Some(dest) if param.flow.template => dest.template_bound(),
+            Some(dest) => dest.conn_bound(),
+            None => {}
         }
         if param.flags & conn_flag::ONE_PACKET != 0 {
             return Ok(Created::Once(Unlisted::new(new)));

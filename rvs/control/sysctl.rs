@@ -52,6 +52,7 @@ pub(crate) struct Sysctl {
     drop_entry: I32,
     drop_packet: I32,
     secure_tcp: I32,
+    cache_bypass: I32,
     expire_quiescent_template: I32,
     snat_reroute: I32,
     expire_nodest_conn: I32,
@@ -82,6 +83,7 @@ impl Sysctl {
             drop_entry: I32::new(defense::OFF),
             drop_packet: I32::new(defense::OFF),
             secure_tcp: I32::new(defense::OFF),
+            cache_bypass: I32::new(0),
             expire_quiescent_template: I32::new(0),
             snat_reroute: I32::new(1),
             expire_nodest_conn: I32::new(0),
@@ -109,6 +111,12 @@ impl Sysctl {
             drop_packet: &self.drop_packet,
             secure_tcp: &self.secure_tcp,
         }
+    }
+
+    /// Whether services by mark let clients through to where they wanted, if there is no destination.
+    #[inline]
+    pub(crate) fn cache_bypass(&self) -> bool {
+        self.cache_bypass.load() != 0
     }
 
     /// Whether a destination of weight zero ends its templates.
@@ -210,6 +218,7 @@ static VARS: &[Var<Reach>] = &[
     mode!(c"drop_packet", drop_packet),
     mode!(c"secure_tcp", secure_tcp),
     any!(c"snat_reroute", snat_reroute),
+    any!(c"cache_bypass", cache_bypass),
     any!(c"expire_nodest_conn", expire_nodest_conn),
     any!(c"sloppy_tcp", sloppy_tcp),
     any!(c"expire_quiescent_template", expire_quiescent_template),

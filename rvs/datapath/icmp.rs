@@ -52,6 +52,7 @@ use rvs_core::{
         is_known,
         wants_defrag, //
     },
+    uapi::FwdMethod,
     wire::{
         icmp::Icmp,
         icmpv6::{
@@ -186,6 +187,10 @@ fn to_client<'a, const V6: bool>(
     conn: Ref<'_, Conn>,
 ) -> Verdict<'a> {
     let family = if V6 { Family::V6 } else { Family::V4 };
+    if conn.method() != FwdMethod::Masq as u32 {
+        // Nothing was rewritten on the way there.
+        return Verdict::Accept(skb);
+    }
     if !skb.csum_ok(iph.l4 as u32, icmp_proto::<V6>(), family.af())
         || !rewrite::<V6>(
             &mut skb,
@@ -221,9 +226,18 @@ fn to_server<'a, const V6: bool>(
     input::account(ctx, &skb, conn);
     let addr = conn.daddr();
     let facts = skb.facts();
+    if conn.method() != FwdMethod::Masq as u32 {
+        let verdict = xmit::send::<V6>(ctx, skb, inner, conn, facts);
+        conn.count_packet();
+        return verdict;
+    }
     // A real server on this host can't be reached from FORWARD.
-    let allow_local = ctx.point != Point::Forward;
-    let Some(way) = route::find::<V6>(ctx, &mut skb, inner, conn, &addr, facts, allow_local) else {
+    let mode = if ctx.point == Point::Forward {
+        route::NAT_THROUGH
+    } else {
+        route::NAT
+    };
+    let Some(way) = route::find::<V6>(ctx, &mut skb, inner, conn, &addr, facts, mode) else {
         skb.free();
         return Verdict::Stolen;
     };

@@ -20,6 +20,7 @@ use crate::{
     },
     dest::Dest,
     os::{
+        self,
         netfilter::Verdict,
         skb::{
             Facts,
@@ -43,7 +44,8 @@ use rvs_core::{
     addr::{
         Addr,
         Be16,
-        Family, //
+        Family,
+        V6Type, //
     },
     proto::{
         schedule_len,
@@ -54,7 +56,8 @@ use rvs_core::{
     },
     uapi::{
         conn_flag,
-        svc_flag, //
+        svc_flag,
+        FwdMethod, //
     }, //
 };
 
@@ -205,7 +208,7 @@ pub(super) fn schedule<'a, const V6: bool>(
         }
         Ok(Created::Once(once)) => forward_once::<V6>(ctx, conns, skb, iph, &once, facts),
         Err(Left::Ignore) => Verdict::Accept(skb),
-        Err(Left::NoDest) => leave::<V6>(ctx, skb, service, &tuple),
+        Err(Left::NoDest) => leave::<V6>(ctx, conns, skb, iph, service, &tuple, facts),
         Err(Left::Drop) => Verdict::Drop(skb),
     }
 }
@@ -281,7 +284,7 @@ fn connect<'g>(
             flow: tuple,
             daddr: *dest.addr(),
             dport,
-            dest,
+            dest: Some(dest),
             fwmark: skb.mark(),
             flags: if once { conn_flag::ONE_PACKET } else { 0 },
             control,
@@ -295,11 +298,7 @@ fn connect<'g>(
 }
 
 #[inline(always)]
-fn create<'g>(
-    ctx: &Ctx<'g>,
-    conns: &'g ConnTable,
-    param: &Param<'_>,
-) -> Result<Created<'g>, Left> {
+fn create<'g>(ctx: &Ctx<'g>, conns: &'g ConnTable, param: &Param<'_>) -> Result<Created<'g>, Left> {
     let max = i64::from(ctx.netns.sysctl.conn_max());
     conns
         .create(param, max, ctx.g)
@@ -351,7 +350,7 @@ fn persist<'g>(
                     } else {
                         0
                     },
-                    dest,
+                    dest: Some(dest),
                     fwmark: skb.mark(),
                     flags: 0,
                     control: None,
@@ -379,14 +378,59 @@ fn persist<'g>(
 #[cold]
 fn leave<'a, const V6: bool>(
     ctx: &Ctx<'_>,
+    conns: &ConnTable,
     mut skb: Skb<'a>,
+    iph: &Iph,
     service: &Service,
     tuple: &Tuple,
+    facts: Facts,
 ) -> Verdict<'a> {
+    if service.id().fwmark != 0 && ctx.netns.sysctl.cache_bypass() && is_unicast(ctx, tuple) {
+        return bypass::<V6>(ctx, conns, skb, iph, service, tuple, facts);
+    }
     // An FTP service also attracts packets to other ports, for its data connections.
     if service.id().port == FTP && tuple.dport != FTP {
         return Verdict::Accept(skb);
     }
     output::port_unreachable::<V6>(ctx, &mut skb);
     Verdict::Drop(skb)
+}
+
+fn is_unicast(ctx: &Ctx<'_>, tuple: &Tuple) -> bool {
+    if tuple.v6 {
+        tuple.dst.v6_type().is(V6Type::UNICAST)
+    } else {
+        os::route::is_unicast_v4(ctx.net, tuple.dst.v4_be())
+    }
+}
+
+/// Sends a packet to where it is addressed, past the caches that a service by mark stands for, and so the rest of its
+/// connection: sysctl `cache_bypass`.
+fn bypass<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    conns: &ConnTable,
+    skb: Skb<'a>,
+    iph: &Iph,
+    service: &Service,
+    tuple: &Tuple,
+    facts: Facts,
+) -> Verdict<'a> {
+    let once = tuple.proto == IPPROTO_UDP && service.flags() & svc_flag::ONEPACKET != 0;
+    let param = Param {
+        flow: tuple,
+        daddr: Addr::ZERO,
+        dport: 0,
+        dest: None,
+        fwmark: skb.mark(),
+        flags: FwdMethod::Bypass.flags() | if once { conn_flag::ONE_PACKET } else { 0 },
+        control: None,
+        timeout: None,
+    };
+    match create(ctx, conns, &param) {
+        Ok(Created::New(conn) | Created::Exists(conn)) => {
+            forward::<V6>(ctx, conns, skb, iph, conn, facts)
+        }
+        Ok(Created::Once(once)) => forward_once::<V6>(ctx, conns, skb, iph, &once, facts),
+        Err(_) => Verdict::Drop(skb),
+    }
 }

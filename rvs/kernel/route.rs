@@ -54,6 +54,12 @@ impl RouteFacts {
         self.bits & bindings::RVS_RT_LOCAL != 0
     }
 
+    /// Both this route and the packet's present one lead to this host.
+    #[inline(always)]
+    pub(crate) fn old_local(self) -> bool {
+        self.bits & bindings::RVS_RT_OLD_LOCAL != 0
+    }
+
     /// The packet came in from a device.
     #[inline(always)]
     pub(crate) fn old_input(self) -> bool {
@@ -61,17 +67,39 @@ impl RouteFacts {
     }
 }
 
+/// Where a route is to lead.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    /// The address: words in memory order, IPv4 in the first.
+    pub(crate) addr: [u32; 4],
+    /// Whether packets are for others and the address is but the next hop: `FLOWI_FLAG_KNOWN_NH`.
+    pub(crate) next_hop: bool,
+}
+
+/// Whether an IPv4 address (memory order) is another host's, or one of ours: neither broadcast nor multicast.
+pub(crate) fn is_unicast_v4(net: &Net, addr: u32) -> bool {
+    // SAFETY: The namespace is alive.
+    unsafe { bindings::rvs_helper_is_unicast4(net.as_ptr(), addr) }
+}
+
 impl Route {
-    /// Looks up the route to an address (memory order words; IPv4 in the first). Does not sleep.
-    pub(crate) fn lookup(net: &Net, v6: bool, addr: &[u32; 4]) -> Option<Self> {
+    /// Looks up a route. Does not sleep.
+    pub(crate) fn lookup(net: &Net, v6: bool, to: &Target) -> Option<Self> {
         let mut cookie = 0;
         let raw = if v6 {
-            // SAFETY: The namespace is alive; `addr` has the 16 bytes that are read.
-            unsafe { bindings::rvs_helper_route6(net.as_ptr(), addr.as_ptr(), &mut cookie) }
+            // SAFETY: The namespace is alive; the address has the 16 bytes that are read.
+            unsafe {
+                bindings::rvs_helper_route6(
+                    net.as_ptr(),
+                    to.addr.as_ptr(),
+                    to.next_hop,
+                    &mut cookie,
+                )
+            }
         } else {
-            let [v4, ..] = *addr;
+            let [v4, ..] = to.addr;
             // SAFETY: The namespace is alive.
-            unsafe { bindings::rvs_helper_route4(net.as_ptr(), v4) }
+            unsafe { bindings::rvs_helper_route4(net.as_ptr(), v4, to.next_hop) }
         };
         // INVARIANT: The C functions return a reference.
         Some(Self {
@@ -125,6 +153,21 @@ impl Found<'_> {
     }
 }
 
+impl<'g> Found<'g> {
+    /// A route that nobody remembers, and what it means for `skb`.
+    #[cold]
+    pub(crate) fn once(
+        net: &Net,
+        v6: bool,
+        to: &Target,
+        skb: &Skb<'_>,
+    ) -> Option<(Found<'g>, RouteFacts)> {
+        let route = Route::lookup(net, v6, to)?;
+        let facts = route.facts(skb, v6)?;
+        Some((Found::Own(route), facts))
+    }
+}
+
 impl RouteCache {
     /// Makes an empty cache.
     pub(crate) const fn new() -> Self {
@@ -136,14 +179,14 @@ impl RouteCache {
         self.0.clear();
     }
 
-    /// The route to `addr` and what it means for `skb`: the remembered one while it is good, else a new one, which is
+    /// The route to a destination and what it means for `skb`: the remembered one while it is good, else a new one, which is
     /// remembered if `keep` (and its device is up). `None` if there is no route.
     #[inline(always)]
     pub(crate) fn get<'g>(
         &'g self,
         net: &Net,
         v6: bool,
-        addr: impl Fn() -> [u32; 4],
+        to: impl Fn() -> Target,
         skb: &Skb<'_>,
         keep: bool,
         g: &'g Held,
@@ -153,7 +196,7 @@ impl RouteCache {
                 return Some((Found::Cached(route), facts));
             }
         }
-        self.refresh(net, v6, &addr(), skb, keep)
+        self.refresh(net, v6, &to(), skb, keep)
     }
 
     #[cold]
@@ -161,11 +204,11 @@ impl RouteCache {
         &'g self,
         net: &Net,
         v6: bool,
-        addr: &[u32; 4],
+        to: &Target,
         skb: &Skb<'_>,
         keep: bool,
     ) -> Option<(Found<'g>, RouteFacts)> {
-        let Some(route) = Route::lookup(net, v6, addr) else {
+        let Some(route) = Route::lookup(net, v6, to) else {
             self.0.clear();
             return None;
         };
@@ -173,7 +216,7 @@ impl RouteCache {
         if keep && !route.device_down() {
             // Two packets may do this at once: the later one's route stays, both are good. Without memory the packet goes
             // its way all the same.
-            if let Some(again) = Route::lookup(net, v6, addr) {
+            if let Some(again) = Route::lookup(net, v6, to) {
                 if let Ok(boxed) = RcuBox::new(again, GFP_ATOMIC | __GFP_NOWARN) {
                     self.0.replace(Some(boxed));
                 }

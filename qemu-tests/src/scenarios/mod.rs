@@ -5,10 +5,12 @@
 use crate::scenario::Scenario;
 
 mod boot;
+mod cache_bypass;
 mod checksums;
 mod conn_max;
 mod conn_reuse;
 mod defense;
+mod direct;
 mod failslab;
 mod flush_traffic;
 mod forward_icmp;
@@ -71,6 +73,8 @@ pub static ALL: &[&Scenario] = &[
     &sched_lc::SCENARIO,
     &sched_wlc::SCENARIO,
     &thresholds::SCENARIO,
+    &direct::SCENARIO,
+    &cache_bypass::SCENARIO,
     &persistence::SCENARIO,
     &one_packet::SCENARIO,
     &defense::SCENARIO,

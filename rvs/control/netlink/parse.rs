@@ -355,15 +355,10 @@ impl<'a> Parser<'a> {
 
     /// Refuses forwarding methods that are not there yet. Tunnel attributes mean nothing to the others.
     pub(super) fn supported(&self, settings: &dest::Settings) -> Result {
-        if FwdMethod::from_flags(settings.method) == Some(FwdMethod::Masq) {
-            Ok(())
-        } else {
-            Err(self.refuse(
-                EOPNOTSUPP,
-                c"this forwarding method is not supported, only NAT is",
-                None,
-            ))
+        if FwdMethod::from_flags(settings.method) == Some(FwdMethod::Tunnel) {
+            return Err(self.refuse(EOPNOTSUPP, c"tunnels are not supported", None));
         }
+        Ok(())
     }
 }
 

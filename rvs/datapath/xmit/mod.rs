@@ -2,6 +2,7 @@
 
 //! On to the real server (`ip_vs_xmit.c`), one file for each forwarding method.
 
+mod direct;
 mod nat;
 pub(super) mod rewrite;
 pub(super) mod route;
@@ -35,8 +36,14 @@ pub(super) fn send<'a, const V6: bool>(
     if conn.method() == FwdMethod::Masq as u32 {
         return nat::send::<V6>(ctx, skb, iph, conn, facts);
     }
-    // Destinations of other methods are refused when they are configured.
-    Verdict::Accept(skb)
+    match FwdMethod::from_flags(conn.method()) {
+        Some(FwdMethod::Route) => direct::send::<V6>(ctx, skb, iph, conn, facts),
+        Some(FwdMethod::Bypass) => direct::bypass::<V6>(ctx, skb, iph, conn, facts),
+        Some(FwdMethod::Local) => direct::here(skb),
+        // Tunnels are refused when they are configured. A number that is no method has no transmitter: C lets the packet go
+        // on.
+        Some(FwdMethod::Masq | FwdMethod::Tunnel) | None => Verdict::Accept(skb),
+    }
 }
 
 pub(super) use nat::finish;

@@ -36,7 +36,7 @@ pub(super) fn send<'a, const V6: bool>(
         addr: conn.daddr(),
         port: conn.dport(),
     };
-    let Some(way) = route::find::<V6>(ctx, &mut skb, iph, conn, &to.addr, facts, true) else {
+    let Some(way) = route::find::<V6>(ctx, &mut skb, iph, conn, &to.addr, facts, route::NAT) else {
         skb.free();
         return Verdict::Stolen;
     };

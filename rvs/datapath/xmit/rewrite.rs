@@ -129,3 +129,18 @@ fn full_udp<const V6: bool>(skb: &mut Skb<'_>, iph: &Iph, side: Side, to: &To, l
     }
     done
 }
+
+/// Takes one from the time to live of a packet that stays as it is otherwise. `false` if there is no memory.
+pub(super) fn age<const V6: bool>(skb: &mut Skb<'_>) -> bool {
+    let Some(bytes) = skb.writable(if V6 { 40 } else { 20 }) else {
+        return false;
+    };
+    if V6 {
+        if let Some(hops) = bytes.get_mut(7) {
+            *hops = hops.saturating_sub(1);
+        }
+    } else if let Some(mut header) = Ipv4::parse_mut(bytes) {
+        header.decrease_ttl();
+    }
+    true
+}

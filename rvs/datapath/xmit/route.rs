@@ -9,7 +9,10 @@ use super::super::{
 use crate::{
     conn::Conn,
     os::{
-        route::Found,
+        route::{
+            Found,
+            Target, //
+        },
         skb::{
             Facts,
             Skb, //
@@ -44,9 +47,40 @@ impl Way<'_> {
     }
 }
 
-/// Finds the way of a NAT packet to its real server at `addr` and checks that the packet may go it: time to live, length, and
-/// the boundary of this host. `None` means that the packet is to be freed; who ought to know has been told. With
-/// `allow_local` the real server may be this host.
+/// Which ways a forwarding method may take: C `IP_VS_RT_MODE_*`.
+pub(in super::super) struct Mode {
+    /// To a real server that is this host.
+    pub(super) local: bool,
+    /// Even if the packet was for another.
+    pub(super) redirect: bool,
+}
+
+/// NAT.
+pub(in super::super) const NAT: Mode = Mode {
+    local: true,
+    redirect: true,
+};
+
+/// NAT of a packet that passes through.
+pub(in super::super) const NAT_THROUGH: Mode = Mode {
+    local: false,
+    redirect: true,
+};
+
+/// Direct routing.
+pub(super) const DIRECT: Mode = Mode {
+    local: true,
+    redirect: false,
+};
+
+/// Past all real servers.
+pub(super) const BYPASS: Mode = Mode {
+    local: false,
+    redirect: false,
+};
+
+/// Finds the way of a packet to `addr`, its real server's, and checks that the packet may go it: time to live, length, and
+/// the boundary of this host. `None` means that the packet is to be freed; who ought to know has been told.
 #[inline(always)]
 pub(in super::super) fn find<'g, const V6: bool>(
     ctx: &Ctx<'g>,
@@ -55,17 +89,35 @@ pub(in super::super) fn find<'g, const V6: bool>(
     conn: Ref<'g, Conn>,
     addr: &Addr,
     facts: Facts,
-    allow_local: bool,
+    mode: Mode,
 ) -> Option<Way<'g>> {
-    let dest = conn.get().dest()?;
-    let keep = dest.available();
-    let Some((found, route)) = dest.route.get(ctx.net, V6, || addr.0, skb, keep, ctx.g) else {
+    let found = match conn.get().dest() {
+        Some(dest) => {
+            let to = || Target {
+                addr: addr.0,
+                next_hop: dest.is_direct(),
+            };
+            let keep = dest.available();
+            dest.route.get(ctx.net, V6, to, skb, keep, ctx.g)
+        }
+        None => {
+            let to = Target {
+                addr: addr.0,
+                next_hop: false,
+            };
+            Found::once(ctx.net, V6, &to, skb)
+        }
+    };
+    let Some((found, route)) = found else {
         skb.link_failure();
         return None;
     };
     if route.local() {
-        // C also wants the old route local, or leave to redirect: NAT has that.
-        if !allow_local || to_loopback::<V6>(addr, route.old_input(), facts) {
+        if !mode.local || !(mode.redirect || route.old_local()) {
+            return None;
+        }
+        // NAT alone changes the address under a packet from elsewhere.
+        if mode.redirect && to_loopback::<V6>(addr, route.old_input(), facts) {
             return None;
         }
         return Some(Way::Here);

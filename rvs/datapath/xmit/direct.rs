@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Packets that are not changed: direct routing (C `ip_vs_dr_xmit()`), past the real servers (`ip_vs_bypass_xmit()`), and to
+//! this host (`ip_vs_null_xmit()`).
+
+use super::{
+    super::{
+        hooks::Ctx,
+        packet::Iph, //
+    },
+    rewrite,
+    route, //
+};
+use crate::{
+    conn::Conn,
+    os::{
+        netfilter::Verdict,
+        skb::{
+            Facts,
+            Skb, //
+        },
+        table::Ref, //
+    },
+};
+
+/// Sends the packet by way of the real server, or lets it go on if that is this host.
+#[inline(never)]
+pub(super) fn send<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    mut skb: Skb<'a>,
+    iph: &Iph,
+    conn: Ref<'_, Conn>,
+    facts: Facts,
+) -> Verdict<'a> {
+    let addr = conn.daddr();
+    let way = route::find::<V6>(ctx, &mut skb, iph, conn, &addr, facts, route::DIRECT);
+    along::<V6>(ctx, skb, way, facts)
+}
+
+/// Sends the packet to where it is addressed.
+#[cold]
+pub(super) fn bypass<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    mut skb: Skb<'a>,
+    iph: &Iph,
+    conn: Ref<'_, Conn>,
+    facts: Facts,
+) -> Verdict<'a> {
+    let way = route::find::<V6>(ctx, &mut skb, iph, conn, &iph.dst, facts, route::BYPASS);
+    along::<V6>(ctx, skb, way, facts)
+}
+
+/// Lets the packet go on.
+#[cold]
+pub(super) fn here(mut skb: Skb<'_>) -> Verdict<'_> {
+    skb.set_seen();
+    skb.untrack();
+    Verdict::Accept(skb)
+}
+
+#[inline(always)]
+fn along<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    mut skb: Skb<'a>,
+    way: Option<route::Way<'_>>,
+    facts: Facts,
+) -> Verdict<'a> {
+    let found = match way {
+        Some(route::Way::Here) => return here(skb),
+        Some(route::Way::There(found)) if rewrite::age::<V6>(&mut skb) => found,
+        _ => {
+            skb.free();
+            return Verdict::Stolen;
+        }
+    };
+    if facts.complete() {
+        // What the device summed has another time to live.
+        skb.csum_none();
+    }
+    skb.set_seen();
+    skb.untrack();
+    skb.orphan();
+    skb.set_route(&found);
+    skb.send(ctx.net, V6);
+    Verdict::Stolen
+}
