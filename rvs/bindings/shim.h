@@ -73,9 +73,15 @@ void rvs_helper_skb_dev_loopback(struct sk_buff *skb, struct net *net);
 #define RVS_RT_LOCAL 2		/* it leads to this host */
 #define RVS_RT_OLD_INPUT 4	/* the packet's own is of an input device */
 #define RVS_RT_OLD_LOCAL 8	/* both lead to this host */
-u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32 cookie, bool v6, u32 *mtu);
-struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr, bool known_nh);
-struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, bool known_nh, u32 *cookie);
+/* ... its families */
+#define RVS_RT_V6 1		/* the route's is IPv6 */
+#define RVS_RT_SKB_V6 2		/* the packet's is */
+/* rvs_helper_route4(), rvs_helper_route6() */
+#define RVS_RT_NEXT_HOP 1	/* packets are for others beyond */
+#define RVS_RT_TUNNEL 2		/* they get a source address of ours */
+u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32 cookie, u32 families, u32 *mtu);
+struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr, u32 flags, u32 *saddr);
+struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, u32 flags, u32 *saddr, u32 *cookie);
 bool rvs_helper_is_unicast4(struct net *net, __be32 addr);
 bool rvs_helper_route_dev_down(struct dst_entry *dst);
 void rvs_helper_dst_release(struct dst_entry *dst);
@@ -89,6 +95,25 @@ int rvs_helper_find_hdr6(const struct sk_buff *skb, u32 *offset, int target, u16
 void rvs_helper_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
 void rvs_helper_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
 void rvs_helper_ttl_exceeded(struct sk_buff *skb, struct net *net, bool v6);
+
+/* rvs_helper_tunnel_begin() */
+#define RVS_TUN_V6 1		/* the outer header is IPv6 */
+#define RVS_TUN_UDP 2
+#define RVS_TUN_UDP_CSUM 4
+#define RVS_TUN_REMCSUM 8
+#define RVS_TUN_GRE 16
+#define RVS_TUN_GRE_CSUM 32
+void rvs_helper_tunnel_pmtu(struct sk_buff *skb, u32 mtu);
+struct sk_buff *rvs_helper_tunnel_room(struct sk_buff *skb, u32 extra);
+bool rvs_helper_tunnel_begin(struct sk_buff *skb, u32 gso, u8 proto);
+u8 *rvs_helper_tunnel_push(struct sk_buff *skb, u32 len);
+void rvs_helper_tunnel_transport(struct sk_buff *skb);
+__be16 rvs_helper_tunnel_port(struct net *net, struct sk_buff *skb);
+void rvs_helper_tunnel_csum_place(const struct sk_buff *skb, u16 *start, u16 *offset);
+void rvs_helper_tunnel_remcsum(struct sk_buff *skb);
+void rvs_helper_tunnel_udp_csum(struct sk_buff *skb, bool v6, bool none, const u32 *saddr, const u32 *daddr);
+bool rvs_helper_tunnel_gre(struct sk_buff *skb, bool inner_v6, bool csum);
+void rvs_helper_tunnel_out(struct sk_buff *skb, struct net *net, bool v6);
 
 /* ---- shim_ctl.c ---- */
 

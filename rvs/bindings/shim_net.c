@@ -18,10 +18,16 @@
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
 #include <net/ip6_fib.h>
+#include <net/gre.h>
+#include <net/ip6_checksum.h>
 #include <net/ip6_route.h>
+#include <net/ip_tunnels.h>
 #include <net/ipv6.h>
 #include <net/netfilter/nf_conntrack.h>
 #include <net/route.h>
+#include <net/udp.h>
+#include <net/udp_tunnel.h>
+#include <net/xfrm.h>
 
 #include "shim.h"
 
@@ -258,8 +264,9 @@ static bool rvs_dst_is_local(const struct dst_entry *dst, bool v6)
 	return dst_rtable(dst)->rt_flags & RTCF_LOCAL;
 }
 
-u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32 cookie, bool v6, u32 *mtu)
+u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32 cookie, u32 families, u32 *mtu)
 {
+	bool v6 = families & RVS_RT_V6, skb_v6 = families & RVS_RT_SKB_V6;
 	const struct dst_entry *old = skb_dst(skb);
 	u32 facts = RVS_RT_VALID;
 
@@ -267,27 +274,35 @@ u32 rvs_helper_route_facts(const struct sk_buff *skb, struct dst_entry *dst, u32
 		return 0;
 	if (rvs_dst_is_local(dst, v6)) {
 		facts |= RVS_RT_LOCAL;
-		if (rvs_dst_is_local(old, v6))
+		if (rvs_dst_is_local(old, skb_v6))
 			facts |= RVS_RT_OLD_LOCAL;
 	}
-	if (v6 ? !!skb->dev : rt_is_input_route(dst_rtable(old)))
+	if (skb_v6 ? !!skb->dev : rt_is_input_route(dst_rtable(old)))
 		facts |= RVS_RT_OLD_INPUT;
 	*mtu = dst_mtu(dst);
 	return facts;
 }
 
-struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr, bool known_nh)
+struct dst_entry *rvs_helper_route4(struct net *net, __be32 daddr, u32 flags, u32 *saddr)
 {
-	struct flowi4 fl4 = { .daddr = daddr, .flowi4_flags = known_nh ? FLOWI_FLAG_KNOWN_NH : 0 };
+	struct flowi4 fl4 = { .daddr = daddr, .flowi4_flags = flags & RVS_RT_NEXT_HOP ? FLOWI_FLAG_KNOWN_NH : 0 };
 	struct rtable *rt = ip_route_output_key(net, &fl4);
 
-	return IS_ERR(rt) ? NULL : &rt->dst;
+	/* A tunnel's route is that of the source address that the first lookup chose. */
+	if (!IS_ERR(rt) && flags & RVS_RT_TUNNEL) {
+		ip_rt_put(rt);
+		rt = ip_route_output_key(net, &fl4);
+	}
+	if (IS_ERR(rt))
+		return NULL;
+	*saddr = (__force u32)fl4.saddr;
+	return &rt->dst;
 }
 
-struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, bool known_nh, u32 *cookie)
+struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, u32 flags, u32 *saddr, u32 *cookie)
 {
 #if IS_ENABLED(CONFIG_IPV6)
-	struct flowi6 fl6 = { .flowi6_flags = known_nh ? FLOWI_FLAG_KNOWN_NH : 0 };
+	struct flowi6 fl6 = { .flowi6_flags = flags & RVS_RT_NEXT_HOP ? FLOWI_FLAG_KNOWN_NH : 0 };
 	struct dst_entry *dst;
 
 	memcpy(&fl6.daddr, daddr, sizeof(fl6.daddr));
@@ -298,6 +313,12 @@ struct dst_entry *rvs_helper_route6(struct net *net, const u32 *daddr, bool know
 		dst_release(dst);
 		return NULL;
 	}
+	if (flags & RVS_RT_TUNNEL) {
+		dst = xfrm_lookup(net, dst, flowi6_to_flowi(&fl6), NULL, 0);
+		if (IS_ERR(dst))
+			return NULL;
+	}
+	memcpy(saddr, &fl6.saddr, sizeof(fl6.saddr));
 	*cookie = rt6_get_cookie(dst_rt6_info(dst));
 	return dst;
 #else
@@ -415,4 +436,134 @@ void rvs_helper_ttl_exceeded(struct sk_buff *skb, struct net *net, bool v6)
 	}
 	IP_INC_STATS(net, IPSTATS_MIB_INHDRERRORS);
 	icmp_send(skb, ICMP_TIME_EXCEEDED, ICMP_EXC_TTL, 0);
+}
+
+/* ---- tunnels ---- */
+
+/* Tells a local socket's route that a tunnel leaves less room: maybe_update_pmtu(). */
+void rvs_helper_tunnel_pmtu(struct sk_buff *skb, u32 mtu)
+{
+	struct dst_entry *dst = skb_dst(skb);
+
+	if (!skb->dev && skb->sk && sk_fullsock(skb->sk))
+		dst->ops->update_pmtu(dst, skb->sk, NULL, mtu, true);
+}
+
+/* A private packet with room for `extra` bytes in front, besides those of its route's device. NULL: there is no memory. */
+struct sk_buff *rvs_helper_tunnel_room(struct sk_buff *skb, u32 extra)
+{
+	u32 room = LL_RESERVED_SPACE(skb_dst(skb)->dev) + extra;
+	struct sk_buff *new;
+
+	if (skb_headroom(skb) >= room && !skb_cloned(skb))
+		return skb;
+	new = skb_realloc_headroom(skb, room);
+	if (!new) {
+		kfree_skb(skb);
+		return NULL;
+	}
+	if (skb->sk)
+		skb_set_owner_w(new, skb->sk);
+	consume_skb(skb);
+	return new;
+}
+
+/* The packet as it is becomes the inner one. */
+bool rvs_helper_tunnel_begin(struct sk_buff *skb, u32 gso, u8 proto)
+{
+	int type = gso & RVS_TUN_V6 ? SKB_GSO_IPXIP6 : SKB_GSO_IPXIP4;
+
+	if (gso & RVS_TUN_UDP)
+		type |= SKB_GSO_UDP_TUNNEL;
+	if (gso & RVS_TUN_UDP_CSUM)
+		type |= SKB_GSO_UDP_TUNNEL_CSUM;
+	if (gso & RVS_TUN_REMCSUM)
+		type |= SKB_GSO_TUNNEL_REMCSUM;
+	if (gso & RVS_TUN_GRE)
+		type |= SKB_GSO_GRE;
+	if (gso & RVS_TUN_GRE_CSUM)
+		type |= SKB_GSO_GRE_CSUM;
+	if (iptunnel_handle_offloads(skb, type))
+		return false;
+	skb->transport_header = skb->network_header;
+	skb_set_inner_ipproto(skb, proto);
+	skb_set_inner_mac_header(skb, skb_inner_network_offset(skb));
+	return true;
+}
+
+/* Room for a header in front; NULL if there is none. */
+u8 *rvs_helper_tunnel_push(struct sk_buff *skb, u32 len)
+{
+	if (skb_headroom(skb) < len)
+		return NULL;
+	return skb_push(skb, len);
+}
+
+void rvs_helper_tunnel_transport(struct sk_buff *skb)
+{
+	skb_reset_transport_header(skb);
+}
+
+__be16 rvs_helper_tunnel_port(struct net *net, struct sk_buff *skb)
+{
+	return udp_flow_src_port(net, skb, 0, 0, false);
+}
+
+/* Where the device would have summed up from, and where the sum goes. */
+void rvs_helper_tunnel_csum_place(const struct sk_buff *skb, u16 *start, u16 *offset)
+{
+	*start = skb_checksum_start_offset(skb);
+	*offset = skb->csum_offset;
+}
+
+/* The receiver sums up for us. */
+void rvs_helper_tunnel_remcsum(struct sk_buff *skb)
+{
+	if (skb_is_gso(skb))
+		return;
+	skb->ip_summed = CHECKSUM_NONE;
+	skb->encapsulation = 0;
+}
+
+void rvs_helper_tunnel_udp_csum(struct sk_buff *skb, bool v6, bool none, const u32 *saddr, const u32 *daddr)
+{
+	if (!v6)
+		udp_set_csum(none, skb, (__force __be32)*saddr, (__force __be32)*daddr, skb->len);
+#if IS_ENABLED(CONFIG_IPV6)
+	else
+		udp6_set_csum(none, skb, (const struct in6_addr *)saddr, (const struct in6_addr *)daddr, skb->len);
+#endif
+}
+
+bool rvs_helper_tunnel_gre(struct sk_buff *skb, bool inner_v6, bool csum)
+{
+	IP_TUNNEL_DECLARE_FLAGS(flags) = { };
+
+	if (csum)
+		__set_bit(IP_TUNNEL_CSUM_BIT, flags);
+	if (skb_headroom(skb) < gre_calc_hlen(flags))
+		return false;
+	gre_build_header(skb, gre_calc_hlen(flags), flags, inner_v6 ? htons(ETH_P_IPV6) : htons(ETH_P_IP), 0, 0);
+	return true;
+}
+
+/* The outer header is the last that was pushed. Sends the packet and forgets it. */
+void rvs_helper_tunnel_out(struct sk_buff *skb, struct net *net, bool v6)
+{
+	skb_reset_network_header(skb);
+	memset(&IPCB(skb)->opt, 0, sizeof(IPCB(skb)->opt));
+	if (!v6)
+		ip_select_ident(net, skb, NULL);
+	skb->ignore_df = 1;
+	skb->ipvs_property = 1;
+	nf_reset_ct(skb);
+	skb_forward_csum(skb);
+	if (skb->dev)
+		skb_clear_tstamp(skb);
+	if (!v6)
+		ip_local_out(net, skb->sk, skb);
+#if IS_ENABLED(CONFIG_IPV6)
+	else
+		ip6_local_out(net, skb->sk, skb);
+#endif
 }

@@ -161,12 +161,17 @@ pub(crate) enum Way {
 impl Conn {
     fn new(param: &Param<'_>) -> Result<Self> {
         let flow = param.flow;
+        // A tunnel may lead to a real server of the other family, whose address is the destination's only.
+        let mixed = param
+            .dest
+            .is_some_and(|d| (d.family() == Family::V6) != flow.v6);
+        let daddr = if mixed { Addr::ZERO } else { param.daddr };
         let extension = if flow.v6 {
             Some(KBox::new(
                 Extension {
                     caddr: flow.src,
                     vaddr: flow.dst,
-                    daddr: param.daddr,
+                    daddr,
                 },
                 GFP_ATOMIC | __GFP_NOWARN,
             )?)
@@ -183,7 +188,7 @@ impl Conn {
         Ok(Self {
             caddr: short(&flow.src),
             vaddr: short(&flow.dst),
-            daddr: short(&param.daddr),
+            daddr: short(&daddr),
             cport: flow.sport,
             vport: flow.dport,
             dport: param.dport,

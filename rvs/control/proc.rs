@@ -104,7 +104,11 @@ impl Records for Conns {
 
 fn show_conn(conn: Ref<'_, Conn>, out: &Out<'_>) {
     let template = conn.is_template();
-    let dest_family = conn.dest().map_or(conn.family(), |dest| dest.family());
+    // A tunnel's real server may be of the other family: then only the destination has its address.
+    let (dest_family, daddr) = match conn.get().dest() {
+        Some(dest) => (dest.family(), *dest.addr()),
+        None => (conn.family(), conn.daddr()),
+    };
     out.put(ConnRow::new(fmt::Conn {
         family: conn.family(),
         protocol: conn.proto(),
@@ -113,7 +117,7 @@ fn show_conn(conn: Ref<'_, Conn>, out: &Out<'_>) {
         vaddr: &conn.vaddr(),
         vport: conn.vport(),
         dest_family,
-        daddr: &conn.daddr(),
+        daddr: &daddr,
         dport: conn.shown_dport(),
         state: proto::state_name(conn.proto(), template, conn.state()),
         expires: Deadline(conn.deadline()).secs_left(time::jiffies() as usize, HZ),

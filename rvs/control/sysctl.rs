@@ -58,6 +58,7 @@ pub(crate) struct Sysctl {
     expire_nodest_conn: I32,
     sloppy_tcp: I32,
     nat_icmp_send: I32,
+    pmtu_disc: I32,
     conn_reuse_mode: I32,
     run_estimation: I32,
     conn_lfactor: I32,
@@ -89,6 +90,7 @@ impl Sysctl {
             expire_nodest_conn: I32::new(0),
             sloppy_tcp: I32::new(0),
             nat_icmp_send: I32::new(0),
+            pmtu_disc: I32::new(1),
             conn_reuse_mode: I32::new(1),
             run_estimation: I32::new(1),
             conn_lfactor: I32::new(lfactor(CONN_LFACTOR_INIT_NET)),
@@ -147,6 +149,12 @@ impl Sysctl {
     #[inline]
     pub(crate) fn nat_icmp_send(&self) -> bool {
         self.nat_icmp_send.load() != 0
+    }
+
+    /// Whether tunnels heed "don't fragment", and pass it on.
+    #[inline]
+    pub(crate) fn pmtu_disc(&self) -> bool {
+        self.pmtu_disc.load() != 0
     }
 
     /// When a client port that comes again starts a new connection: a bit mask.
@@ -223,6 +231,7 @@ static VARS: &[Var<Reach>] = &[
     any!(c"sloppy_tcp", sloppy_tcp),
     any!(c"expire_quiescent_template", expire_quiescent_template),
     any!(c"nat_icmp_send", nat_icmp_send),
+    any!(c"pmtu_disc", pmtu_disc),
     any!(c"conn_reuse_mode", conn_reuse_mode),
     any!(c"run_estimation", run_estimation, host_only: true),
     Var {

@@ -30,5 +30,6 @@ pub(crate) mod slab;
 pub(crate) mod sysctl;
 pub(crate) mod table;
 pub(crate) mod time;
+pub(crate) mod tunnel;
 pub(crate) mod wheel;
 pub(crate) mod work;

@@ -25,6 +25,7 @@ use kernel::alloc::flags::*;
 pub(crate) struct Route {
     dst: NonNull<bindings::dst_entry>,
     cookie: u32,
+    source: [u32; 4],
 }
 
 // SAFETY: A `dst_entry` is reference counted atomically and used from any CPU.
@@ -74,6 +75,59 @@ pub(crate) struct Target {
     pub(crate) addr: [u32; 4],
     /// Whether packets are for others and the address is but the next hop: `FLOWI_FLAG_KNOWN_NH`.
     pub(crate) next_hop: bool,
+    /// Whether packets are put into others, which get a source address of this host's.
+    pub(crate) tunnel: bool,
+}
+
+impl Target {
+    fn flags(&self) -> u32 {
+        let next_hop = if self.next_hop {
+            bindings::RVS_RT_NEXT_HOP
+        } else {
+            0
+        };
+        let tunnel = if self.tunnel {
+            bindings::RVS_RT_TUNNEL
+        } else {
+            0
+        };
+        next_hop | tunnel
+    }
+}
+
+/// Which IP versions a route and a packet are of; they differ in tunnels only.
+#[derive(Clone, Copy)]
+pub(crate) struct Versions {
+    /// Whether the route is IPv6.
+    pub(crate) route_v6: bool,
+    /// Whether the packet is.
+    pub(crate) packet_v6: bool,
+}
+
+impl Versions {
+    /// The packet's way is its own.
+    #[inline(always)]
+    pub(crate) const fn same(v6: bool) -> Self {
+        Self {
+            route_v6: v6,
+            packet_v6: v6,
+        }
+    }
+
+    #[inline(always)]
+    fn bits(self) -> u32 {
+        let route = if self.route_v6 {
+            bindings::RVS_RT_V6
+        } else {
+            0
+        };
+        let packet = if self.packet_v6 {
+            bindings::RVS_RT_SKB_V6
+        } else {
+            0
+        };
+        route | packet
+    }
 }
 
 /// Whether an IPv4 address (memory order) is another host's, or one of ours: neither broadcast nor multicast.
@@ -86,31 +140,28 @@ impl Route {
     /// Looks up a route. Does not sleep.
     pub(crate) fn lookup(net: &Net, v6: bool, to: &Target) -> Option<Self> {
         let mut cookie = 0;
+        let mut source = [0; 4];
+        let (src, flags) = (source.as_mut_ptr(), to.flags());
         let raw = if v6 {
-            // SAFETY: The namespace is alive; the address has the 16 bytes that are read.
-            unsafe {
-                bindings::rvs_helper_route6(
-                    net.as_ptr(),
-                    to.addr.as_ptr(),
-                    to.next_hop,
-                    &mut cookie,
-                )
-            }
+            let addr = to.addr.as_ptr();
+            // SAFETY: The namespace is alive; both addresses have 16 bytes.
+            unsafe { bindings::rvs_helper_route6(net.as_ptr(), addr, flags, src, &mut cookie) }
         } else {
             let [v4, ..] = to.addr;
-            // SAFETY: The namespace is alive.
-            unsafe { bindings::rvs_helper_route4(net.as_ptr(), v4, to.next_hop) }
+            // SAFETY: The namespace is alive; the first word of the source is written.
+            unsafe { bindings::rvs_helper_route4(net.as_ptr(), v4, flags, src) }
         };
         // INVARIANT: The C functions return a reference.
         Some(Self {
             dst: NonNull::new(raw)?,
             cookie,
+            source,
         })
     }
 
     /// What the route means for `skb`; `None` if the route is out of date. `skb` must have a route.
     #[inline(always)]
-    pub(crate) fn facts(&self, skb: &Skb<'_>, v6: bool) -> Option<RouteFacts> {
+    pub(crate) fn facts(&self, skb: &Skb<'_>, versions: Versions) -> Option<RouteFacts> {
         let mut mtu = 0;
         // SAFETY: By the type invariants; the cookie belongs to the route.
         let bits = unsafe {
@@ -118,7 +169,7 @@ impl Route {
                 skb.as_ptr(),
                 self.dst.as_ptr(),
                 self.cookie,
-                v6,
+                versions.bits(),
                 &mut mtu,
             )
         };
@@ -154,16 +205,21 @@ impl Found<'_> {
 }
 
 impl<'g> Found<'g> {
+    /// The source address of packets that this host sends this way (words as in [`Target::addr`]).
+    pub(crate) fn source(&self) -> [u32; 4] {
+        self.parts().0.source
+    }
+
     /// A route that nobody remembers, and what it means for `skb`.
     #[cold]
     pub(crate) fn once(
         net: &Net,
-        v6: bool,
+        versions: Versions,
         to: &Target,
         skb: &Skb<'_>,
     ) -> Option<(Found<'g>, RouteFacts)> {
-        let route = Route::lookup(net, v6, to)?;
-        let facts = route.facts(skb, v6)?;
+        let route = Route::lookup(net, versions.route_v6, to)?;
+        let facts = route.facts(skb, versions)?;
         Some((Found::Own(route), facts))
     }
 }
@@ -185,38 +241,38 @@ impl RouteCache {
     pub(crate) fn get<'g>(
         &'g self,
         net: &Net,
-        v6: bool,
+        versions: Versions,
         to: impl Fn() -> Target,
         skb: &Skb<'_>,
         keep: bool,
         g: &'g Held,
     ) -> Option<(Found<'g>, RouteFacts)> {
         if let Some(route) = self.0.load(g) {
-            if let Some(facts) = route.facts(skb, v6) {
+            if let Some(facts) = route.facts(skb, versions) {
                 return Some((Found::Cached(route), facts));
             }
         }
-        self.refresh(net, v6, &to(), skb, keep)
+        self.refresh(net, versions, &to(), skb, keep)
     }
 
     #[cold]
     fn refresh<'g>(
         &'g self,
         net: &Net,
-        v6: bool,
+        versions: Versions,
         to: &Target,
         skb: &Skb<'_>,
         keep: bool,
     ) -> Option<(Found<'g>, RouteFacts)> {
-        let Some(route) = Route::lookup(net, v6, to) else {
+        let Some(route) = Route::lookup(net, versions.route_v6, to) else {
             self.0.clear();
             return None;
         };
-        let facts = route.facts(skb, v6)?;
+        let facts = route.facts(skb, versions)?;
         if keep && !route.device_down() {
             // Two packets may do this at once: the later one's route stays, both are good. Without memory the packet goes
             // its way all the same.
-            if let Some(again) = Route::lookup(net, v6, to) {
+            if let Some(again) = Route::lookup(net, versions.route_v6, to) {
                 if let Ok(boxed) = RcuBox::new(again, GFP_ATOMIC | __GFP_NOWARN) {
                     self.0.replace(Some(boxed));
                 }

@@ -57,6 +57,7 @@ mod tcp_scheduling;
 mod tcp_states;
 mod thresholds;
 mod ttl;
+mod tunnel;
 mod udp_timeout;
 mod unload;
 mod zero_flush;
@@ -74,6 +75,7 @@ pub static ALL: &[&Scenario] = &[
     &sched_wlc::SCENARIO,
     &thresholds::SCENARIO,
     &direct::SCENARIO,
+    &tunnel::SCENARIO,
     &cache_bypass::SCENARIO,
     &persistence::SCENARIO,
     &one_packet::SCENARIO,

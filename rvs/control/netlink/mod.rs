@@ -223,11 +223,9 @@ fn dest(control: &Control, request: &Request<'_>) -> Result {
         let found = service.find(&id);
         let done = match (settings, found) {
             (Some(settings), Some(found)) if request.number() == cmd::SET_DEST => {
-                parser.supported(&settings)?;
                 netns.edit_dest(config, &service, found, &settings)
             }
             (Some(settings), None) if request.number() == cmd::NEW_DEST => {
-                parser.supported(&settings)?;
                 control.has_dest();
                 netns.add_dest(config, &service, &id, &settings)
             }

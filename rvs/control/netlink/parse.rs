@@ -352,14 +352,6 @@ impl<'a> Parser<'a> {
         }
         Ok(settings)
     }
-
-    /// Refuses forwarding methods that are not there yet. Tunnel attributes mean nothing to the others.
-    pub(super) fn supported(&self, settings: &dest::Settings) -> Result {
-        if FwdMethod::from_flags(settings.method) == Some(FwdMethod::Tunnel) {
-            return Err(self.refuse(EOPNOTSUPP, c"tunnels are not supported", None));
-        }
-        Ok(())
-    }
 }
 
 /// An address, zeros where the attribute is short.

@@ -6,6 +6,7 @@ mod direct;
 mod nat;
 pub(super) mod rewrite;
 pub(super) mod route;
+mod tunnel;
 
 use super::{
     hooks::Ctx,
@@ -40,9 +41,9 @@ pub(super) fn send<'a, const V6: bool>(
         Some(FwdMethod::Route) => direct::send::<V6>(ctx, skb, iph, conn, facts),
         Some(FwdMethod::Bypass) => direct::bypass::<V6>(ctx, skb, iph, conn, facts),
         Some(FwdMethod::Local) => direct::here(skb),
-        // Tunnels are refused when they are configured. A number that is no method has no transmitter: C lets the packet go
-        // on.
-        Some(FwdMethod::Masq | FwdMethod::Tunnel) | None => Verdict::Accept(skb),
+        Some(FwdMethod::Tunnel) => tunnel::send::<V6>(ctx, skb, iph, conn, facts),
+        // A number that is no method has no transmitter: C lets the packet go on.
+        Some(FwdMethod::Masq) | None => Verdict::Accept(skb),
     }
 }
 

@@ -8,10 +8,12 @@ use super::super::{
 };
 use crate::{
     conn::Conn,
+    dest::Dest,
     os::{
         route::{
             Found,
-            Target, //
+            Target,
+            Versions, //
         },
         skb::{
             Facts,
@@ -23,6 +25,7 @@ use crate::{
 use rvs_core::{
     addr::{
         Addr,
+        Family,
         V6Type, //
     },
     wire::{
@@ -30,6 +33,11 @@ use rvs_core::{
         icmpv6, //
     },
 };
+
+/// The least room that a tunnel over IPv4 must leave: C's 68.
+const V4_MIN_MTU: u32 = 68;
+/// The same over IPv6: `IPV6_MIN_MTU`.
+const V6_MIN_MTU: u32 = 1280;
 
 /// Where a packet goes from here.
 pub(in super::super) enum Way<'g> {
@@ -96,16 +104,19 @@ pub(in super::super) fn find<'g, const V6: bool>(
             let to = || Target {
                 addr: addr.0,
                 next_hop: dest.is_direct(),
+                tunnel: false,
             };
             let keep = dest.available();
-            dest.route.get(ctx.net, V6, to, skb, keep, ctx.g)
+            let versions = Versions::same(V6);
+            dest.route.get(ctx.net, versions, to, skb, keep, ctx.g)
         }
         None => {
             let to = Target {
                 addr: addr.0,
                 next_hop: false,
+                tunnel: false,
             };
-            Found::once(ctx.net, V6, &to, skb)
+            Found::once(ctx.net, Versions::same(V6), &to, skb)
         }
     };
     let Some((found, route)) = found else {
@@ -129,19 +140,74 @@ pub(in super::super) fn find<'g, const V6: bool>(
         skb.ttl_exceeded(ctx.net, V6);
         return None;
     }
-    if V6 {
-        if skb.exceeds(route.mtu, true) {
-            // Only the first fragment is worth an answer, and an error never.
-            if !iph.later_fragment && !iph.embedded {
-                skb.icmpv6_error(ctx.net, icmpv6::PKT_TOOBIG, 0, route.mtu);
-            }
-            return None;
-        }
-    } else if !iph.embedded && iph.df && skb.exceeds(route.mtu, false) {
-        skb.icmp_error(icmp::DEST_UNREACH, icmp::FRAG_NEEDED, route.mtu);
+    fits::<V6>(ctx, skb, iph, route.mtu, true).then_some(Way::There(found))
+}
+
+/// Finds the way of a packet that is put into another one with `overhead` bytes of headers, as [`find()`] does for others.
+pub(super) fn find_tunnel<'g, const V6: bool>(
+    ctx: &Ctx<'g>,
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    dest: &'g Dest,
+    overhead: usize,
+    facts: Facts,
+) -> Option<Way<'g>> {
+    let outer_v6 = dest.family() == Family::V6;
+    let to = || Target {
+        addr: dest.addr().0,
+        next_hop: false,
+        tunnel: true,
+    };
+    let versions = Versions {
+        route_v6: outer_v6,
+        packet_v6: V6,
+    };
+    let keep = dest.available();
+    let Some((found, route)) = dest.route.get(ctx.net, versions, to, skb, keep, ctx.g) else {
+        skb.link_failure();
+        return None;
+    };
+    if route.local() {
+        return route.old_local().then_some(Way::Here);
+    }
+    if from_loopback::<V6>(skb, facts) {
         return None;
     }
-    Some(Way::There(found))
+    if outer_ttl::<V6>(skb)? <= 1 {
+        skb.ttl_exceeded(ctx.net, V6);
+        return None;
+    }
+    let mtu = route.mtu.saturating_sub(overhead as u32);
+    if mtu < if outer_v6 { V6_MIN_MTU } else { V4_MIN_MTU } {
+        return None;
+    }
+    skb.update_pmtu(mtu);
+    fits::<V6>(ctx, skb, iph, mtu, ctx.netns.sysctl.pmtu_disc()).then_some(Way::There(found))
+}
+
+/// Whether a packet is short enough; tells the sender if not. IPv4 packets that may be fragmented are, and so are all of
+/// them unless `heed_df`.
+#[inline(always)]
+fn fits<const V6: bool>(
+    ctx: &Ctx<'_>,
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    mtu: u32,
+    heed_df: bool,
+) -> bool {
+    if V6 {
+        if skb.exceeds(mtu, true) {
+            // Only the first fragment is worth an answer, and an error never.
+            if !iph.later_fragment && !iph.embedded {
+                skb.icmpv6_error(ctx.net, icmpv6::PKT_TOOBIG, 0, mtu);
+            }
+            return false;
+        }
+    } else if heed_df && !iph.embedded && iph.df && skb.exceeds(mtu, false) {
+        skb.icmp_error(icmp::DEST_UNREACH, icmp::FRAG_NEEDED, mtu);
+        return false;
+    }
+    true
 }
 
 /// The time to live of the packet itself (not of one embedded in it).

@@ -9,10 +9,12 @@
 //!
 //! Ports, addresses and checksums are in memory order, everything else in host order.
 
+pub mod gue;
 pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod outer;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;
