@@ -119,7 +119,7 @@ impl kernel::Module for Rvs {
         let devices = KBox::pin_init(DeviceDown::new(netns.clone()), GFP_KERNEL)?;
         netlink.handler().start(netns.clone());
         pr_info!(
-            "loaded: TCP, UDP; connection tables of up to {} buckets\n",
+            "loaded: TCP, UDP, SCTP, AH, ESP; connection tables of up to {} buckets\n",
             control::conn_limits().max_size()
         );
         Ok(Self {

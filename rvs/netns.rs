@@ -52,6 +52,7 @@ use kernel::{
 use rvs_core::{
     addr::Family,
     proto::{
+        sctp,
         tcp,
         udp, //
     },
@@ -63,6 +64,7 @@ use rvs_core::{
 pub(crate) struct Timeouts {
     tcp: [U32; tcp::State::LAST as usize + 1],
     udp: [U32; udp::State::LAST as usize + 1],
+    sctp: [U32; sctp::State::LAST as usize + 1],
 }
 
 impl Timeouts {
@@ -70,6 +72,7 @@ impl Timeouts {
         Self {
             tcp: tcp::DEFAULT_TIMEOUT_SECS.map(|secs| U32::new(HZ.from_secs_u32(secs))),
             udp: udp::DEFAULT_TIMEOUT_SECS.map(|secs| U32::new(HZ.from_secs_u32(secs))),
+            sctp: sctp::DEFAULT_TIMEOUT_SECS.map(|secs| U32::new(HZ.from_secs_u32(secs))),
         }
     }
 
@@ -93,6 +96,11 @@ impl Timeouts {
     #[inline(always)]
     pub(crate) fn udp(&self, state: u8) -> u32 {
         Self::word(&self.udp, state).load()
+    }
+
+    /// That of an SCTP state.
+    pub(crate) fn sctp(&self, state: u8) -> u32 {
+        Self::word(&self.sctp, state).load()
     }
 
     /// Sets that of a TCP state.

@@ -96,6 +96,10 @@ void rvs_helper_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
 void rvs_helper_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
 void rvs_helper_ttl_exceeded(struct sk_buff *skb, struct net *net, bool v6);
 
+u32 rvs_helper_skb_crc32c(const struct sk_buff *skb, u32 offset);
+bool rvs_helper_skb_csum_checked(const struct sk_buff *skb);
+bool rvs_helper_skb_is_gso(const struct sk_buff *skb);
+
 /* rvs_helper_tunnel_begin() */
 #define RVS_TUN_V6 1		/* the outer header is IPv6 */
 #define RVS_TUN_UDP 2

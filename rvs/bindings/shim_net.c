@@ -18,6 +18,8 @@
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
 #include <net/ip6_fib.h>
+#include <linux/crc32.h>
+#include <linux/sctp.h>
 #include <net/gre.h>
 #include <net/ip6_checksum.h>
 #include <net/ip6_route.h>
@@ -213,6 +215,30 @@ bool rvs_helper_skb_csum_ok(struct sk_buff *skb, u32 offset, u8 proto, u8 af)
 	if (proto == IPPROTO_ICMP)
 		return !csum_fold(sum);
 	return !csum_tcpudp_magic(ip_hdr(skb)->saddr, ip_hdr(skb)->daddr, len, proto, sum);
+}
+
+/* What sctp_compute_cksum() leaves out: the field itself, four zeros in its place. */
+u32 rvs_helper_skb_crc32c(const struct sk_buff *skb, u32 offset)
+{
+	static const u8 zeros[4];
+	u32 crc = ~0U, len = skb->len - offset;
+
+	if (len < sizeof(struct sctphdr))
+		return 0;
+	crc = skb_crc32c(skb, offset, offsetof(struct sctphdr, checksum), crc);
+	crc = crc32c(crc, zeros, sizeof(zeros));
+	crc = skb_crc32c(skb, offset + sizeof(struct sctphdr), len - sizeof(struct sctphdr), crc);
+	return (__force u32)cpu_to_le32(~crc);
+}
+
+bool rvs_helper_skb_csum_checked(const struct sk_buff *skb)
+{
+	return skb->ip_summed == CHECKSUM_UNNECESSARY;
+}
+
+bool rvs_helper_skb_is_gso(const struct sk_buff *skb)
+{
+	return skb_is_gso(skb);
 }
 
 void rvs_helper_skb_free(struct sk_buff *skb)

@@ -50,8 +50,10 @@ use rvs_core::{
         Family, //
     },
     proto::{
+        sctp,
         tcp,
         template,
+        IPPROTO_SCTP,
         IPPROTO_TCP, //
     },
     table::{
@@ -407,7 +409,11 @@ impl Conn {
             let old = self.status.load();
             let mut new = (old & FLAGS & !drop_flags) | u32::from(state) << STATE_SHIFT;
             let was_active = old & conn_flag::INACTIVE == 0;
-            let is_active = self.proto == IPPROTO_TCP && tcp::is_active(state);
+            let is_active = match self.proto {
+                IPPROTO_TCP => tcp::is_active(state),
+                IPPROTO_SCTP => sctp::is_active(state),
+                _ => false,
+            };
             if is_active {
                 new &= !conn_flag::INACTIVE;
             } else {

@@ -57,6 +57,7 @@ pub(crate) struct Sysctl {
     snat_reroute: I32,
     expire_nodest_conn: I32,
     sloppy_tcp: I32,
+    sloppy_sctp: I32,
     nat_icmp_send: I32,
     pmtu_disc: I32,
     conn_reuse_mode: I32,
@@ -89,6 +90,7 @@ impl Sysctl {
             snat_reroute: I32::new(1),
             expire_nodest_conn: I32::new(0),
             sloppy_tcp: I32::new(0),
+            sloppy_sctp: I32::new(0),
             nat_icmp_send: I32::new(0),
             pmtu_disc: I32::new(1),
             conn_reuse_mode: I32::new(1),
@@ -143,6 +145,12 @@ impl Sysctl {
     #[inline]
     pub(crate) fn sloppy_tcp(&self) -> bool {
         self.sloppy_tcp.load() != 0
+    }
+
+    /// Whether an SCTP association may start without INIT.
+    #[inline]
+    pub(crate) fn sloppy_sctp(&self) -> bool {
+        self.sloppy_sctp.load() != 0
     }
 
     /// Whether real servers are told that their connection is gone.
@@ -229,6 +237,7 @@ static VARS: &[Var<Reach>] = &[
     any!(c"cache_bypass", cache_bypass),
     any!(c"expire_nodest_conn", expire_nodest_conn),
     any!(c"sloppy_tcp", sloppy_tcp),
+    any!(c"sloppy_sctp", sloppy_sctp),
     any!(c"expire_quiescent_template", expire_quiescent_template),
     any!(c"nat_icmp_send", nat_icmp_send),
     any!(c"pmtu_disc", pmtu_disc),

@@ -189,6 +189,9 @@ fn to_client<'a, const V6: bool>(
     let family = if V6 { Family::V6 } else { Family::V4 };
     if conn.method() != FwdMethod::Masq as u32 {
         // Nothing was rewritten on the way there.
+        output::account(ctx, &skb, conn);
+        skb.set_seen();
+        skb.untrack();
         return Verdict::Accept(skb);
     }
     if !skb.csum_ok(iph.l4 as u32, icmp_proto::<V6>(), family.af())

@@ -48,9 +48,12 @@ use rvs_core::{
         V6Type, //
     },
     proto::{
+        has_ports,
         schedule_len,
+        sctp,
         tcp,
         IPPROTO_IP,
+        IPPROTO_SCTP,
         IPPROTO_TCP,
         IPPROTO_UDP, //
     },
@@ -75,7 +78,7 @@ pub(super) fn packet<'a, const V6: bool>(
     conn: Ref<'_, Conn>,
     facts: Facts,
 ) -> Verdict<'a> {
-    if conn.proto() == IPPROTO_TCP && begins_anew(ctx, &skb, iph, conn) {
+    if iph.proto != IPPROTO_UDP && begins_anew(ctx, &skb, iph, conn) {
         if !conn.has_children() {
             conns.end(conn, ctx.g);
         }
@@ -102,10 +105,21 @@ fn begins_anew(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>) -> 
         return false;
     }
     // C reads the whole header; without one this is no new connection.
-    match skb.read::<20>(iph.l4) {
-        Some(th) if th[13] & tcp::Flags::SYN != 0 => reschedules(ctx, conn),
-        _ => false,
+    if iph.proto == IPPROTO_TCP {
+        return match skb.read::<20>(iph.l4) {
+            Some(th) if th[13] & tcp::Flags::SYN != 0 => reschedules(ctx, conn),
+            _ => false,
+        };
     }
+    iph.proto == IPPROTO_SCTP && first_chunk(skb, iph) == Some(sctp::ChunkType::INIT) && {
+        reschedules(ctx, conn)
+    }
+}
+
+/// The type of an SCTP packet's first chunk.
+fn first_chunk(skb: &Skb<'_>, iph: &Iph) -> Option<u8> {
+    const LEN: usize = schedule_len(IPPROTO_SCTP);
+    skb.read::<LEN>(iph.l4).map(|header| header[LEN - 4])
 }
 
 #[cold]
@@ -116,6 +130,9 @@ fn reschedules(ctx: &Ctx<'_>, conn: Ref<'_, Conn>) -> bool {
         return true;
     }
     let mode = ctx.netns.sysctl.conn_reuse_mode();
+    if conn.proto() == IPPROTO_SCTP {
+        return mode != 0 && sctp::expects_new_conn(conn.state());
+    }
     mode != 0 && tcp::expects_new_conn(conn.state(), mode, conn.flags() & conn_flag::NOOUTPUT != 0)
 }
 
@@ -163,7 +180,8 @@ pub(super) fn schedule<'a, const V6: bool>(
     iph: &Iph,
     facts: Facts,
 ) -> Verdict<'a> {
-    if iph.later_fragment || !matches!(iph.proto, IPPROTO_TCP | IPPROTO_UDP) {
+    // AH and ESP follow the connection that agreed on keys, or nothing.
+    if iph.later_fragment || !has_ports(iph.proto) {
         return Verdict::Accept(skb);
     }
     // A header that is not all there is dropped, whatever service it might be for, as in C.
@@ -177,10 +195,19 @@ pub(super) fn schedule<'a, const V6: bool>(
             }
             None => false,
         },
-        _ => {
+        IPPROTO_UDP => {
             const LEN: usize = schedule_len(IPPROTO_UDP);
             skb.read::<LEN>(iph.l4).is_some()
         }
+        _ => match first_chunk(&skb, iph) {
+            Some(kind) => {
+                if !sctp::may_schedule(kind, ctx.netns.sysctl.sloppy_sctp()) {
+                    return Verdict::Accept(skb);
+                }
+                true
+            }
+            None => false,
+        },
     };
     let Some(tuple) = iph.tuple::<V6>(&skb).filter(|_| ok) else {
         return Verdict::Drop(skb);

@@ -11,8 +11,28 @@ use rvs_core::{
         Addr,
         Family, //
     },
-    wire::Ports, //
+    proto::{
+        ah_esp,
+        has_ports, //
+    },
+    wire::{
+        Ports,
+        Source, //
+    }, //
 };
+
+/// A packet's bytes, for core's readers.
+pub(super) struct Bytes<'s, 'a>(pub(super) &'s Skb<'a>);
+
+impl Source for Bytes<'_, '_> {
+    fn size(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.read(offset)
+    }
+}
 
 /// The network header of a packet, or of one embedded in an ICMP error.
 #[derive(Clone, Copy)]
@@ -102,6 +122,9 @@ impl Iph {
     /// The flow of the packet; `None` without ports. Later fragments of IPv6 have none: C `frag_safe_skb_hp()`.
     #[inline(always)]
     pub(super) fn tuple<const V6: bool>(&self, skb: &Skb<'_>) -> Option<Tuple> {
+        if !has_ports(self.proto) {
+            return Some(self.isakmp(V6));
+        }
         if self.later_fragment {
             return None;
         }
@@ -115,5 +138,19 @@ impl Iph {
             v6: V6,
             template: false,
         })
+    }
+
+    /// What AH and ESP follow: the connection by which the two ends agreed on keys.
+    #[cold]
+    fn isakmp(&self, v6: bool) -> Tuple {
+        Tuple {
+            src: self.src,
+            dst: self.dst,
+            sport: ah_esp::LOOKUP_PORT,
+            dport: ah_esp::LOOKUP_PORT,
+            proto: ah_esp::LOOKUP_PROTO,
+            v6,
+            template: false,
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 //! What a packet does to its connection's state and lifetime: C `ip_vs_set_state()`.
 
-use super::packet::Iph;
+use super::packet::{
+    Bytes,
+    Iph, //
+};
 use crate::{
     conn::{
         Conn,
@@ -16,10 +19,13 @@ use crate::{
 };
 use rvs_core::{
     proto::{
+        sctp,
         tcp,
         udp,
         Direction,
-        IPPROTO_TCP, //
+        IPPROTO_SCTP,
+        IPPROTO_TCP,
+        IPPROTO_UDP, //
     },
     uapi::conn_flag, //
 };
@@ -39,31 +45,16 @@ pub(super) fn advance(
     conn: Ref<'_, Conn>,
     reply: bool,
 ) {
-    if conn.proto() != IPPROTO_TCP {
-        if reply {
-            conn.assure_template();
-        }
-        conns.refresh(conn, netns.timeouts.udp(udp::State::NORMAL));
-        return;
+    if iph.proto != IPPROTO_TCP {
+        return others(netns, conns, skb, iph, conn, reply);
     }
     let old = conn.state();
     let mut state = old;
     // A later fragment has no flags to read.
     if !iph.later_fragment {
         if let Some([flags]) = skb.read::<1>(iph.l4.wrapping_add(TCP_FLAGS)) {
-            let conn_flags = conn.flags();
-            let no_output = conn_flags & conn_flag::NOOUTPUT != 0;
-            let dir = match (reply, no_output) {
-                (true, _) => Direction::Output,
-                (false, true) => Direction::InputOnly,
-                (false, false) => Direction::Input,
-            };
+            let (dir, drop_flags) = direction(conn, reply);
             state = tcp::transition(netns.defense.tcp_table(), dir, old, flags);
-            let drop_flags = if reply && no_output {
-                conn_flag::NOOUTPUT
-            } else {
-                0
-            };
             if state != old || drop_flags != 0 {
                 conn.enter(state, drop_flags);
                 if state != old && state == tcp::State::ESTABLISHED {
@@ -73,4 +64,61 @@ pub(super) fn advance(
         }
     }
     conns.refresh(conn, netns.timeouts.tcp(state));
+}
+
+/// The protocols but TCP.
+#[inline(always)]
+fn others(
+    netns: &Netns,
+    conns: &ConnTable,
+    skb: &Skb<'_>,
+    iph: &Iph,
+    conn: Ref<'_, Conn>,
+    reply: bool,
+) {
+    match iph.proto {
+        IPPROTO_UDP => {
+            if reply {
+                conn.assure_template();
+            }
+            conns.refresh(conn, netns.timeouts.udp(udp::State::NORMAL));
+        }
+        IPPROTO_SCTP => {
+            let state = sctp_state(skb, iph, conn, reply);
+            conns.refresh(conn, netns.timeouts.sctp(state));
+        }
+        // AH and ESP have no states of their own.
+        _ => conns.renew(conn),
+    }
+}
+
+/// Moves an SCTP association's state on: C `set_sctp_state()`.
+#[inline(never)]
+fn sctp_state(skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>, reply: bool) -> u8 {
+    let old = conn.state();
+    if iph.later_fragment {
+        return old;
+    }
+    let Some(event) = sctp::event(&Bytes(skb), iph.l4) else {
+        return old;
+    };
+    let (dir, drop_flags) = direction(conn, reply);
+    let state = sctp::transition(dir, old, event);
+    if state != old || drop_flags != 0 {
+        conn.enter(state, drop_flags);
+        if state != old && state == sctp::State::ESTABLISHED {
+            conn.assure_template();
+        }
+    }
+    state
+}
+
+/// The direction that a packet counts as, and the flags that it ends.
+#[inline(always)]
+fn direction(conn: Ref<'_, Conn>, reply: bool) -> (Direction, u32) {
+    match (reply, conn.flags() & conn_flag::NOOUTPUT) {
+        (true, no_output) => (Direction::Output, no_output),
+        (false, 0) => (Direction::Input, 0),
+        (false, _) => (Direction::InputOnly, 0),
+    }
 }

@@ -225,6 +225,24 @@ impl<'a> Skb<'a> {
         }
     }
 
+    /// The CRC32c of the SCTP packet from `offset` on, as it lies in the header: `sctp_compute_cksum()`.
+    pub(crate) fn crc32c_from(&self, offset: u32) -> u32 {
+        // SAFETY: By the type invariant; an offset beyond the packet sums up nothing.
+        unsafe { bindings::rvs_helper_skb_crc32c(self.raw.as_ptr(), offset.min(self.len())) }
+    }
+
+    /// Whether a device has found the checksum right.
+    pub(crate) fn csum_checked(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_skb_csum_checked(self.raw.as_ptr()) }
+    }
+
+    /// Whether the packet is to be segmented.
+    pub(crate) fn is_gso(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_skb_is_gso(self.raw.as_ptr()) }
+    }
+
     /// Whether the transport checksum of what starts at `offset` holds.
     pub(crate) fn csum_ok(&self, offset: u32, proto: u8, af: u16) -> bool {
         // SAFETY: By the type invariant.

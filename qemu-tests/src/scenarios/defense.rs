@@ -2,7 +2,7 @@
 
 //! The defense against floods: drop_packet, drop_entry and secure_tcp, by hand and by memory.
 //!
-//! Proves checklist items 78, 79 and 80.
+//! Proves checklist items 78, 79, 80, 81 and 83.
 
 use anyhow::{ensure, Context, Result};
 use rvs_core::proto::tcp::{self, Table};
@@ -18,7 +18,7 @@ use crate::wait::until_true;
 pub const SCENARIO: Scenario = Scenario::new(
     "defense",
     "drop_packet, drop_entry and secure_tcp",
-    &[78, 79, 80],
+    &[78, 79, 80, 81, 83],
     run,
 )
 .timeout(90.0);

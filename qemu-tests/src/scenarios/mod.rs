@@ -48,6 +48,7 @@ mod sched_lc;
 mod sched_rr;
 mod sched_wlc;
 mod sched_wrr;
+mod sctp;
 mod snat_reroute;
 mod stats;
 mod storm;
@@ -77,6 +78,7 @@ pub static ALL: &[&Scenario] = &[
     &direct::SCENARIO,
     &tunnel::SCENARIO,
     &cache_bypass::SCENARIO,
+    &sctp::SCENARIO,
     &persistence::SCENARIO,
     &one_packet::SCENARIO,
     &defense::SCENARIO,

@@ -20,10 +20,14 @@ use rvs_core::{
         Side, //
     },
     proto::{
+        IPPROTO_SCTP,
         IPPROTO_TCP,
         IPPROTO_UDP, //
     },
-    wire::ipv4::Ipv4, //
+    wire::{
+        ipv4::Ipv4,
+        sctp, //
+    }, //
 };
 
 /// The new end.
@@ -38,6 +42,7 @@ const fn header_len(proto: u8) -> usize {
     match proto {
         IPPROTO_TCP => 20,
         IPPROTO_UDP => 8,
+        IPPROTO_SCTP => sctp::HEADER_LEN,
         _ => 0,
     }
 }
@@ -61,6 +66,12 @@ pub(in super::super) fn packet<const V6: bool>(
         header_len(iph.proto)
     };
     let len = skb.len();
+    // What is wrong with the checksum stays wrong with it.
+    let error = if iph.proto == IPPROTO_SCTP && l4_len != 0 {
+        sctp_error(skb, iph, facts)
+    } else {
+        0
+    };
     let Some(bytes) = skb.writable(iph.l4.wrapping_add(l4_len)) else {
         return false;
     };
@@ -101,6 +112,11 @@ pub(in super::super) fn packet<const V6: bool>(
     }
     match result {
         L4Result::NeedsFullUdp => full_udp::<V6>(skb, iph, side, to, len),
+        L4Result::NeedsSctpCrc => full_sctp(skb, iph, error),
+        _ if iph.proto == IPPROTO_SCTP && l4_len != 0 => {
+            // Addresses are not part of the sum.
+            !facts.partial() || full_sctp(skb, iph, 0)
+        }
         _ => {
             if facts.complete() {
                 skb.csum_none();
@@ -108,6 +124,36 @@ pub(in super::super) fn packet<const V6: bool>(
             true
         }
     }
+}
+
+/// By which bits an SCTP packet's checksum differs from the right one; zero for what the device has checked or will fill in.
+#[cold]
+fn sctp_error(skb: &Skb<'_>, iph: &Iph, facts: Facts) -> u32 {
+    if facts.partial() || skb.csum_checked() {
+        return 0;
+    }
+    let header = skb.read::<{ sctp::HEADER_LEN }>(iph.l4);
+    header.map_or(0, |header| {
+        sctp::Sctp::from_bytes(&header).checksum ^ skb.crc32c_from(iph.l4 as u32)
+    })
+}
+
+/// An SCTP packet with another port gets another checksum. Who segments a large packet fills them in.
+#[cold]
+fn full_sctp(skb: &mut Skb<'_>, iph: &Iph, error: u32) -> bool {
+    if skb.is_gso() {
+        return true;
+    }
+    let sum = (skb.crc32c_from(iph.l4 as u32) ^ error).to_ne_bytes();
+    let done = skb
+        .writable(iph.l4.wrapping_add(sctp::HEADER_LEN))
+        .and_then(|bytes| bytes.get_mut(iph.l4..)?.get_mut(8..12))
+        .map(|field| field.copy_from_slice(&sum))
+        .is_some();
+    if done && error == 0 {
+        skb.csum_unnecessary();
+    }
+    done
 }
 
 /// A UDP packet without a checksum gets one, as in C.
