@@ -49,6 +49,7 @@ use kernel::{
         Mutex, //
     }, //
 };
+use pin_init::init_array_from_fn;
 use rvs_core::{
     addr::Family,
     proto::{
@@ -68,12 +69,17 @@ pub(crate) struct Timeouts {
 }
 
 impl Timeouts {
-    fn new() -> Self {
-        Self {
-            tcp: tcp::DEFAULT_TIMEOUT_SECS.map(|secs| U32::new(HZ.from_secs_u32(secs))),
-            udp: udp::DEFAULT_TIMEOUT_SECS.map(|secs| U32::new(HZ.from_secs_u32(secs))),
-            sctp: sctp::DEFAULT_TIMEOUT_SECS.map(|secs| U32::new(HZ.from_secs_u32(secs))),
+    /// C's defaults, written where they stay: the tables are large for a stack.
+    fn init() -> impl Init<Self> {
+        fn secs<const N: usize>(table: &'static [u32; N]) -> impl Init<[U32; N]> {
+            init_array_from_fn(|i| U32::new(HZ.from_secs_u32(table.get(i).copied().unwrap_or(0))))
         }
+
+        init!(Self {
+            tcp <- secs(&tcp::DEFAULT_TIMEOUT_SECS),
+            udp <- secs(&udp::DEFAULT_TIMEOUT_SECS),
+            sctp <- secs(&sctp::DEFAULT_TIMEOUT_SECS),
+        })
     }
 
     #[inline(always)]
@@ -152,16 +158,16 @@ impl Netns {
     /// Makes an empty namespace; connection tables will be within `conn_limits`.
     #[inline(never)]
     pub(crate) fn new(net: Handle, conn_limits: Limits) -> Result<Arc<Self>> {
-        let sysctl = Sysctl::new(&net);
-        let lfactor = sysctl.svc_lfactor();
+        let lfactor = Sysctl::first_svc_lfactor(&net);
+        let sysctl = Sysctl::init(&net);
         let init = try_pin_init!(Self {
             net,
             services <- Services::new(lfactor),
             trash <- Trash::new(),
             conns: Once::new(),
             totals: Stats::new()?,
-            timeouts: Timeouts::new(),
-            sysctl,
+            timeouts <- Timeouts::init(),
+            sysctl <- sysctl,
             defense: Defense::new(),
             conn_limits,
             config <- new_mutex!(Config::default(), "rvs_config"),

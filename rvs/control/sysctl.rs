@@ -67,16 +67,30 @@ pub(crate) struct Sysctl {
 }
 
 impl Sysctl {
-    /// The defaults.
-    pub(crate) fn new(net: &Net) -> Self {
+    /// `svc_lfactor` of a new namespace.
+    pub(crate) fn first_svc_lfactor(net: &Net) -> i32 {
+        if net.is_init() {
+            SVC_LFACTOR_INIT_NET
+        } else {
+            LFACTOR_OTHER_NET
+        }
+    }
+
+    /// The defaults, written where they stay.
+    pub(crate) fn init(net: &Net) -> impl Init<Self> {
         let is_first = net.is_init();
         let max = if is_first {
             CONN_MAX
         } else {
             FIRST_CONN_MAX.load()
         };
-        let lfactor = |first| if is_first { first } else { LFACTOR_OTHER_NET };
-        Self {
+        let conn_lfactor = if is_first {
+            CONN_LFACTOR_INIT_NET
+        } else {
+            LFACTOR_OTHER_NET
+        };
+        let svc_lfactor = Self::first_svc_lfactor(net);
+        init!(Self {
             is_first,
             conn_max: I32::new(max),
             conn_max_limit: I32::new(max),
@@ -95,9 +109,9 @@ impl Sysctl {
             pmtu_disc: I32::new(1),
             conn_reuse_mode: I32::new(1),
             run_estimation: I32::new(1),
-            conn_lfactor: I32::new(lfactor(CONN_LFACTOR_INIT_NET)),
-            svc_lfactor: I32::new(lfactor(SVC_LFACTOR_INIT_NET)),
-        }
+            conn_lfactor: I32::new(conn_lfactor),
+            svc_lfactor: I32::new(svc_lfactor),
+        })
     }
 
     /// The most connections.

@@ -117,6 +117,7 @@ fn begins_anew(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>) -> 
 }
 
 /// The type of an SCTP packet's first chunk.
+#[inline(never)]
 fn first_chunk(skb: &Skb<'_>, iph: &Iph) -> Option<u8> {
     const LEN: usize = schedule_len(IPPROTO_SCTP);
     skb.read::<LEN>(iph.l4).map(|header| header[LEN - 4])
@@ -254,6 +255,7 @@ fn forward_once<'a, const V6: bool>(
 }
 
 /// Chooses a destination and makes the connection: C `ip_vs_schedule()`.
+#[inline(never)]
 fn begin<'g>(
     ctx: &Ctx<'g>,
     conns: &'g ConnTable,
@@ -403,6 +405,7 @@ fn persist<'g>(
 
 /// Deals with a packet of a service that has no destination for it: C `ip_vs_leave()`.
 #[cold]
+#[inline(never)]
 fn leave<'a, const V6: bool>(
     ctx: &Ctx<'_>,
     conns: &ConnTable,
@@ -433,6 +436,7 @@ fn is_unicast(ctx: &Ctx<'_>, tuple: &Tuple) -> bool {
 
 /// Sends a packet to where it is addressed, past the caches that a service by mark stands for, and so the rest of its
 /// connection: sysctl `cache_bypass`.
+#[inline(never)]
 fn bypass<'a, const V6: bool>(
     ctx: &Ctx<'_>,
     conns: &ConnTable,

@@ -142,6 +142,7 @@ impl Iph {
 
     /// What AH and ESP follow: the connection by which the two ends agreed on keys.
     #[cold]
+    #[inline(never)]
     fn isakmp(&self, v6: bool) -> Tuple {
         Tuple {
             src: self.src,

@@ -128,7 +128,10 @@ fn entries() -> Result<()> {
         Ok(count("SYN_RECV")? < 195)
     })?;
     let (open, half) = (count("ESTABLISHED")?, count("SYN_RECV")?);
-    ensure!(open == 40 && half > 50, "{open} established, {half} half-open");
+    ensure!(
+        open == 40 && half > 50,
+        "{open} established, {half} half-open"
+    );
     set(&rig, "drop_entry", 0)?;
     Ok(())
 }

@@ -17,13 +17,8 @@ use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family, Topo};
 
-pub const SCENARIO: Scenario = Scenario::new(
-    "direct",
-    "direct routing and local node",
-    &[102],
-    run,
-)
-.partly(&[108, 109]);
+pub const SCENARIO: Scenario =
+    Scenario::new("direct", "direct routing and local node", &[102], run).partly(&[108, 109]);
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
@@ -135,18 +130,20 @@ fn limits(family: Family) -> Result<()> {
         ..Pkt::tcp(client, vip, ACK)
     })?;
     let kind = (answer.proto, answer.icmp_type, answer.icmp_code);
-    ensure!(kind == long && answer.icmp_rest & 0xffff == 1300, "{answer:?}");
+    ensure!(
+        kind == long && answer.icmp_rest & 0xffff == 1300,
+        "{answer:?}"
+    );
     // No way to the server.
-    rig.topo.director.cmd(&format!(
-        "ip route add unreachable {}",
-        family.raw_rs(9)
+    rig.topo
+        .director
+        .cmd(&format!("ip route add unreachable {}", family.raw_rs(9)))?;
+    rig.ipvsadm(&format!(
+        "-a -t {vip} -r {} -g -w 9",
+        at(family.raw_rs(9), 80)
     ))?;
-    rig.ipvsadm(&format!("-a -t {vip} -r {} -g -w 9", at(family.raw_rs(9), 80)))?;
     rig.ipvsadm(&format!("-d -t {vip} -r {rs}"))?;
-    let io = rig.exchange(
-        Side::Client,
-        &[Pkt::tcp(at(client.ip(), 4001), vip, SYN)],
-    )?;
+    let io = rig.exchange(Side::Client, &[Pkt::tcp(at(client.ip(), 4001), vip, SYN)])?;
     ensure!(io.server.is_empty(), "{io:#?}");
     Ok(())
 }
@@ -161,8 +158,7 @@ fn local(family: Family) -> Result<()> {
     let id = svc_id(TCP, vip);
     // By an address of the host with direct routing, and by the method that says so.
     for (addr, method) in [(family.director_at(1), 3u32), (family.rs(1), 1)] {
-        let add: Attrs =
-            dest_full(at(addr, 80), 1).with(dest::FWD_METHOD, &method.to_ne_bytes());
+        let add: Attrs = dest_full(at(addr, 80), 1).with(dest::FWD_METHOD, &method.to_ne_bytes());
         ipvs.ok(cmd::NEW_DEST, &for_dest(&id, &add))?;
         for ns in [&topo.client, &topo.director] {
             for _ in 0..2 {

@@ -33,9 +33,8 @@ fn run(_cx: &Cx) -> Result<()> {
         for host in [1, 2, 3] {
             rig.ipvsadm(&format!("-a -u {vip} -r {} -m", rs(host)))?;
         }
-        let send = || -> Result<_> {
-            Ok(rig.forwarded(&Pkt::udp(client, vip, b"question"))?.dest())
-        };
+        let send =
+            || -> Result<_> { Ok(rig.forwarded(&Pkt::udp(client, vip, b"question"))?.dest()) };
         for host in [3, 2, 1, 3, 2, 1, 3] {
             let to = send()?;
             ensure!(to == rs(host), "went to {to}, not to {}", rs(host));

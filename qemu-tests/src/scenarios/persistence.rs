@@ -68,7 +68,9 @@ impl Test {
 
     /// A SYN from a client that goes nowhere.
     fn refused(&self, from: SocketAddr, to: SocketAddr) -> Result<()> {
-        let io = self.rig.exchange(Side::Client, &[Pkt::tcp(from, to, SYN)])?;
+        let io = self
+            .rig
+            .exchange(Side::Client, &[Pkt::tcp(from, to, SYN)])?;
         ensure!(io.server.is_empty(), "{io:#?}");
         Ok(())
     }
@@ -308,8 +310,7 @@ fn ftp(t: &Test) -> Result<()> {
     // The template is for all ports, so that passive data connections follow.
     let rows = t.templates()?;
     ensure!(
-        rows.iter()
-            .all(|r| r.vip.port() == 0 && r.dest.port() == 0),
+        rows.iter().all(|r| r.vip.port() == 0 && r.dest.port() == 0),
         "{rows:#?}"
     );
     ensure!(
@@ -326,8 +327,7 @@ fn ftp(t: &Test) -> Result<()> {
 fn lifetime(t: &Test) -> Result<()> {
     for (port, seconds) in [(53, 1), (54, 3)] {
         let vip = t.vip(port);
-        t.rig
-            .ipvsadm(&format!("-A -u {vip} -s rr -p {seconds}"))?;
+        t.rig.ipvsadm(&format!("-A -u {vip} -s rr -p {seconds}"))?;
         t.rig
             .ipvsadm(&format!("-a -u {vip} -r {} -m", t.rs(1, 53)))?;
     }

@@ -141,9 +141,7 @@ fn begins(family: Family) -> Result<()> {
     }
     // Too short for a chunk.
     ensure!(!passes(2, &[])?, "no chunk");
-    rig.topo
-        .director
-        .set_sysctl("net.ipv4.vs.sloppy_sctp", 1)?;
+    rig.topo.director.set_sysctl("net.ipv4.vs.sloppy_sctp", 1)?;
     ensure!(passes(3, &[ChunkType::DATA])?, "sloppy DATA");
     ensure!(!passes(4, &[ChunkType::ABORT])?, "sloppy ABORT");
     Ok(())
@@ -212,10 +210,16 @@ fn ipsec(family: Family) -> Result<()> {
     rig.ipvsadm(&format!("-a -u {vip} -r {rs} -m"))?;
     // Bytes that IPv6 can take for a header: 24 of them, the first ones with no meaning here.
     let packet = |src: SocketAddr, dst: SocketAddr, proto: u8| Pkt {
-        body: vec![59, 4, 0, 0, 9, 9, 9, 9, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+        body: vec![
+            59, 4, 0, 0, 9, 9, 9, 9, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        ],
         ..Pkt::new(src.ip(), dst.ip(), proto)
     };
-    let protos: &[u8] = if family == Family::V4 { &[50, 51] } else { &[50] };
+    let protos: &[u8] = if family == Family::V4 {
+        &[50, 51]
+    } else {
+        &[50]
+    };
     for proto in protos {
         let io = rig.exchange(Side::Client, &[packet(client, vip, *proto)])?;
         ensure!(io.server.is_empty(), "before ISAKMP: {io:#?}");

@@ -166,7 +166,10 @@ fn headers(kind: Kind, inner: Family, outer: Family) -> Result<()> {
                     ensure!(be16(payload, 6) == 0, "UDP checksum {payload:02x?}");
                 }
                 let proto = if inner == Family::V4 { 4 } else { 41 };
-                ensure!(payload[8..12] == [0, proto, 0, 0], "GUE header {payload:02x?}");
+                ensure!(
+                    payload[8..12] == [0, proto, 0, 0],
+                    "GUE header {payload:02x?}"
+                );
                 &payload[12..]
             }
         };
@@ -225,7 +228,7 @@ fn ip_header(
         Kind::Gre { .. } => 47,
     };
     // "Congestion experienced" becomes "capable of it" outside.
-    let tos = if tos & 3 == 3 { tos & !3 | 2 } else { tos };
+    let tos = if tos & 3 == 3 { (tos & !3) | 2 } else { tos };
     let src = outer_source(raw, outer);
     ensure!(src == outer.director_at(1), "from {src}");
     match outer {
@@ -247,7 +250,7 @@ fn ip_header(
         }
         Family::V6 => {
             ensure!(
-                raw[0] == 0x60 | tos >> 4
+                raw[0] == (0x60 | (tos >> 4))
                     && raw[1] == tos << 4
                     && raw[2..4] == [0, 0]
                     && usize::from(be16(raw, 4)) == raw.len() - 40
@@ -299,10 +302,7 @@ fn lengths(inner: Family) -> Result<()> {
                 Ok(io.server.len())
             };
             ensure!(count(&of(room + 1, false))? == 2, "{kind:?}: no fragments");
-            t.rig
-                .topo
-                .director
-                .set_sysctl("net.ipv4.vs.pmtu_disc", 0)?;
+            t.rig.topo.director.set_sysctl("net.ipv4.vs.pmtu_disc", 0)?;
             ensure!(count(&of(room + 1, true))? == 2, "{kind:?}: no fragments");
             let raw = one_raw(&t, &of(room, true))?;
             ensure!(
@@ -337,8 +337,8 @@ fn local(family: Family) -> Result<()> {
     let _server = Server::tcp(&topo.director, vip, "here")?;
     topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
     let ipvs = Ipvs::open(&topo.director)?;
-    let add = dest_full(at(family.director_at(1), 80), 1)
-        .with(dest::FWD_METHOD, &2u32.to_ne_bytes());
+    let add =
+        dest_full(at(family.director_at(1), 80), 1).with(dest::FWD_METHOD, &2u32.to_ne_bytes());
     ipvs.ok(cmd::NEW_DEST, &for_dest(&svc_id(TCP, vip), &add))?;
     for ns in [&topo.client, &topo.director] {
         let body = serve::http_get(ns, vip)?;

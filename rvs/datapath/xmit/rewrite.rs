@@ -128,6 +128,7 @@ pub(in super::super) fn packet<const V6: bool>(
 
 /// By which bits an SCTP packet's checksum differs from the right one; zero for what the device has checked or will fill in.
 #[cold]
+#[inline(never)]
 fn sctp_error(skb: &Skb<'_>, iph: &Iph, facts: Facts) -> u32 {
     if facts.partial() || skb.csum_checked() {
         return 0;
@@ -140,6 +141,7 @@ fn sctp_error(skb: &Skb<'_>, iph: &Iph, facts: Facts) -> u32 {
 
 /// An SCTP packet with another port gets another checksum. Who segments a large packet fills them in.
 #[cold]
+#[inline(never)]
 fn full_sctp(skb: &mut Skb<'_>, iph: &Iph, error: u32) -> bool {
     if skb.is_gso() {
         return true;
@@ -158,6 +160,7 @@ fn full_sctp(skb: &mut Skb<'_>, iph: &Iph, error: u32) -> bool {
 
 /// A UDP packet without a checksum gets one, as in C.
 #[cold]
+#[inline(never)]
 fn full_udp<const V6: bool>(skb: &mut Skb<'_>, iph: &Iph, side: Side, to: &To, len: u32) -> bool {
     let family = if V6 { Family::V6 } else { Family::V4 };
     let sum = skb.sum_from(iph.l4 as u32);

@@ -34,7 +34,7 @@ impl Inner {
     /// From an IPv6 header. Its packets are fragmented by nobody, but what carries them may be.
     pub const fn v6(header: &[u8; ipv6::HEADER_LEN]) -> Self {
         Inner {
-            tos: header[0] << 4 | header[1] >> 4,
+            tos: (header[0] << 4) | (header[1] >> 4),
             ttl: header[7],
             df: false,
         }
@@ -47,7 +47,7 @@ impl Inner {
         const ECT_0: u8 = 2;
 
         match self.tos & MASK {
-            CE => self.tos & !MASK | ECT_0,
+            CE => (self.tos & !MASK) | ECT_0,
             _ => self.tos,
         }
     }
@@ -58,8 +58,26 @@ impl Inner {
         let [d0, d1, d2, d3] = dst.v4_be().to_ne_bytes();
         let frag = if self.df { 0x40 } else { 0 };
         [
-            0x45, self.outer_tos(), 0, 0, 0, 0, frag, 0, self.ttl, proto, 0, 0, s0, s1, s2, s3, d0,
-            d1, d2, d3,
+            0x45,
+            self.outer_tos(),
+            0,
+            0,
+            0,
+            0,
+            frag,
+            0,
+            self.ttl,
+            proto,
+            0,
+            0,
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
         ]
     }
 
@@ -67,7 +85,7 @@ impl Inner {
     pub fn in_v6(self, proto: u8, src: &Addr, dst: &Addr) -> [u8; ipv6::HEADER_LEN] {
         let mut header = [0; ipv6::HEADER_LEN];
         let tos = self.outer_tos();
-        let fixed = [0x60 | tos >> 4, tos << 4, 0, 0, 0, 0, proto, self.ttl];
+        let fixed = [0x60 | (tos >> 4), tos << 4, 0, 0, 0, 0, proto, self.ttl];
         let words = src.0.iter().chain(dst.0.iter());
         let bytes = fixed.into_iter().chain(words.flat_map(|w| w.to_ne_bytes()));
         for (to, from) in header.iter_mut().zip(bytes) {
@@ -84,8 +102,18 @@ mod tests {
 
     #[test]
     fn ecn() {
-        let outer = |tos| Inner { tos, ttl: 1, df: false }.outer_tos();
-        assert_eq!([0, 1, 2, 3, 0xb8, 0xbb].map(outer), [0, 1, 2, 2, 0xb8, 0xba]);
+        let outer = |tos| {
+            Inner {
+                tos,
+                ttl: 1,
+                df: false,
+            }
+            .outer_tos()
+        };
+        assert_eq!(
+            [0, 1, 2, 3, 0xb8, 0xbb].map(outer),
+            [0, 1, 2, 2, 0xb8, 0xba]
+        );
     }
 
     #[test]
@@ -93,7 +121,14 @@ mod tests {
         let inner = Inner::v4(&[
             0x45, 0x28, 0, 40, 1, 2, 0x40, 0, 63, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
         ]);
-        assert_eq!(inner, Inner { tos: 0x28, ttl: 63, df: true });
+        assert_eq!(
+            inner,
+            Inner {
+                tos: 0x28,
+                ttl: 63,
+                df: true
+            }
+        );
         let v4 = |a: [u8; 4]| Addr::from_slice(Family::V4, &a).unwrap();
         let outer = inner.in_v4(4, &v4([1, 2, 3, 4]), &v4([5, 6, 7, 8]));
         assert_eq!(
@@ -108,7 +143,10 @@ mod tests {
         };
         let outer = inner.in_v6(41, &v6(1), &v6(2));
         assert_eq!(outer[..8], [0x62, 0x80, 0, 0, 0, 0, 41, 63]);
-        assert_eq!((outer[8], outer[23], outer[24], outer[39]), (0xfd, 1, 0xfd, 2));
+        assert_eq!(
+            (outer[8], outer[23], outer[24], outer[39]),
+            (0xfd, 1, 0xfd, 2)
+        );
         assert_eq!(Inner::v6(&outer), Inner { df: false, ..inner });
     }
 }
