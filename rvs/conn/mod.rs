@@ -46,6 +46,7 @@ use rvs_core::{
         Be16,
         Family, //
     },
+    fmt::TableStatus,
     proto::{
         tcp,
         IPPROTO_TCP, //
@@ -524,6 +525,15 @@ impl ConnTable {
     /// The number of buckets.
     pub(crate) fn size(&self) -> usize {
         crate::os::rcu::read(|g| self.table.size(g))
+    }
+
+    /// The table as `/proc/net/ip_vs_status` shows it. Sleeps.
+    pub(crate) fn status(&self) -> TableStatus {
+        TableStatus {
+            size: u32::try_from(self.size()).unwrap_or(u32::MAX),
+            lfactor: self.sized_for.load(),
+            census: (self.count() != 0).then(|| self.table.census()),
+        }
     }
 
     /// Sets `conn_lfactor`; the table follows at the next tick.

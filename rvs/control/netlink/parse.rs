@@ -4,6 +4,7 @@
 
 use super::family;
 use crate::{
+    control::common,
     dest,
     os::{
         genl::Explain,
@@ -28,15 +29,11 @@ use rvs_core::{
     },
     proto::IPPROTO_TCP,
     sched::Kind,
-    thresholds::{
-        Invalid,
-        Thresholds, //
-    },
+    thresholds::Thresholds,
     uapi::{
         conn_flag,
         dest_attr,
         svc_attr,
-        svc_flag,
         tun_type,
         FwdMethod,
         PENAME_MAXLEN,
@@ -220,12 +217,8 @@ impl<'a> Parser<'a> {
             u32::from_ne_bytes([e, f, g, h]),
         );
         let flags = (old & !mask) | (flags & mask);
-        if flags & svc_flag::PERSISTENT != 0 {
-            return Err(self.refuse(EOPNOTSUPP, c"persistence is not supported", given));
-        }
-        if flags & svc_flag::ONEPACKET != 0 {
-            return Err(self.refuse(EOPNOTSUPP, c"one-packet scheduling is not supported", given));
-        }
+        common::service_flags(flags)
+            .map_err(|refusal| self.refuse(refusal.error, refusal.text, given))?;
         Ok(service::Settings {
             scheduler,
             flags,
@@ -328,49 +321,17 @@ impl<'a> Parser<'a> {
                 .get(dest_attr::TUN_FLAGS)
                 .map_or(0, |attr| attr.u16()),
         };
-        if settings.weight < 0 {
-            return Err(self.refuse(
-                ERANGE,
-                c"weight is negative",
-                args.attrs.get(dest_attr::WEIGHT),
-            ));
-        }
-        settings
-            .thresholds
-            .check()
-            .map_err(|invalid| match invalid {
-                Invalid::Crossed => self.refuse(
-                    ERANGE,
-                    c"lower threshold is above the upper one",
-                    args.attrs.get(dest_attr::L_THRESH),
-                ),
-                Invalid::TooHigh => self.refuse(
-                    EINVAL,
-                    c"upper threshold is too high",
-                    args.attrs.get(dest_attr::U_THRESH),
-                ),
-            })?;
-        if settings.tun_type == tun_type::GUE && settings.tun_port == 0 {
-            return Err(self.refuse(
-                EINVAL,
-                c"a GUE tunnel needs a port",
-                args.attrs.get(dest_attr::TUN_TYPE),
-            ));
-        }
+        common::dest(&settings).map_err(|wrong| {
+            let attr = args.attrs.get(wrong.attr);
+            self.refuse(wrong.refusal.error, wrong.refusal.text, attr)
+        })?;
         Ok(settings)
     }
 
-    /// Refuses forwarding methods that are not there yet. Tunnel attributes mean nothing to the others.
+    /// See [`common::supported()`].
     pub(super) fn supported(&self, settings: &dest::Settings) -> Result {
-        if FwdMethod::from_flags(settings.method) == Some(FwdMethod::Masq) {
-            Ok(())
-        } else {
-            Err(self.refuse(
-                EOPNOTSUPP,
-                c"this forwarding method is not supported, only NAT is",
-                None,
-            ))
-        }
+        common::supported(settings)
+            .map_err(|refusal| self.refuse(refusal.error, refusal.text, None))
     }
 }
 

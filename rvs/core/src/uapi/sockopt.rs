@@ -72,7 +72,7 @@ impl<const N: usize> Filler<N> {
     }
 
     /// Adds a field; what does not fit is left out.
-    fn put(mut self, field: &[u8]) -> Self {
+    fn put(&mut self, field: &[u8]) -> &mut Self {
         let room = self.bytes.get_mut(self.at..).unwrap_or_default();
         for (to, from) in room.iter_mut().zip(field) {
             *to = *from;
@@ -81,21 +81,17 @@ impl<const N: usize> Filler<N> {
         self
     }
 
-    fn u32(self, value: u32) -> Self {
+    fn u32(&mut self, value: u32) -> &mut Self {
         self.put(&value.to_ne_bytes())
     }
 
-    fn u64(self, value: u64) -> Self {
+    fn u64(&mut self, value: u64) -> &mut Self {
         self.put(&value.to_ne_bytes())
     }
 
     /// A 16-bit field and the two bytes that align the next one.
-    fn padded_u16(self, value: u16) -> Self {
+    fn padded_u16(&mut self, value: u16) -> &mut Self {
         self.put(&value.to_ne_bytes()).put(&[0; 2])
-    }
-
-    fn end(self) -> [u8; N] {
-        self.bytes
     }
 }
 
@@ -223,11 +219,11 @@ impl TimeoutUser {
 
     /// The structure.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        Filler::new()
-            .u32(self.tcp as u32)
+        let mut to = Filler::new();
+        to.u32(self.tcp as u32)
             .u32(self.tcp_fin as u32)
-            .u32(self.udp as u32)
-            .end()
+            .u32(self.udp as u32);
+        to.bytes
     }
 }
 
@@ -272,11 +268,9 @@ impl GetInfo {
 
     /// The structure, with the version.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        Filler::new()
-            .u32(VERSION_CODE)
-            .u32(self.size)
-            .u32(self.num_services)
-            .end()
+        let mut to = Filler::new();
+        to.u32(VERSION_CODE).u32(self.size).u32(self.num_services);
+        to.bytes
     }
 }
 
@@ -356,7 +350,7 @@ impl StatsUser {
     /// Bytes of the structure.
     pub const LEN: usize = 56;
 
-    fn put<const N: usize>(&self, to: Filler<N>) -> Filler<N> {
+    fn put<const N: usize>(&self, to: &mut Filler<N>) {
         let Counters {
             conns,
             inpkts,
@@ -364,18 +358,16 @@ impl StatsUser {
             inbytes,
             outbytes,
         } = self.total;
-        let to = to
-            .u32(conns as u32)
+        to.u32(conns as u32)
             .u32(inpkts as u32)
             .u32(outpkts as u32)
             .u32(0)
             .u64(inbytes)
             .u64(outbytes);
-        let rates = self.rates.all();
-        rates
-            .into_iter()
-            .fold(to, |to, rate| to.u32(rate as u32))
-            .u32(0)
+        for rate in self.rates.all() {
+            to.u32(rate as u32);
+        }
+        to.u32(0);
     }
 }
 
@@ -415,8 +407,8 @@ impl ServiceEntry<'_> {
         for (to, from) in room.zip(self.sched_name.as_bytes()) {
             *to = *from;
         }
-        let head = Filler::new()
-            .padded_u16(self.protocol)
+        let mut to = Filler::new();
+        to.padded_u16(self.protocol)
             .u32(self.addr)
             .padded_u16(self.port)
             .u32(self.fwmark)
@@ -425,7 +417,8 @@ impl ServiceEntry<'_> {
             .u32(self.timeout)
             .u32(self.netmask)
             .u32(self.num_dests);
-        self.stats.put(head).end()
+        self.stats.put(&mut to);
+        to.bytes
     }
 }
 
@@ -486,8 +479,8 @@ impl DestEntry {
 
     /// The structure.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        let head = Filler::new()
-            .u32(self.addr)
+        let mut to = Filler::new();
+        to.u32(self.addr)
             .padded_u16(self.port)
             .u32(self.conn_flags)
             .u32(self.weight as u32)
@@ -497,7 +490,8 @@ impl DestEntry {
             .u32(self.inactconns)
             .u32(self.persistconns)
             .u32(0);
-        self.stats.put(head).end()
+        self.stats.put(&mut to);
+        to.bytes
     }
 }
 
