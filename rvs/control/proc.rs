@@ -198,9 +198,9 @@ impl Records for Status {
             conn_table: conns.map_or(TableStatus::NONE, ConnTable::status),
             services: v4.saturating_add(v6),
             service_table: netns.services.status(),
-            // One work item estimates them all.
+            // One work item estimates them all, as soon as there was a service.
             est_slots: 1,
-            est_slots_max: 1,
+            est_slots_max: conns.is_some().into(),
             est_chain_max: 0,
             est_per_slot: 0,
         });

@@ -129,10 +129,9 @@ fn check(
         let slots = take(&mut rest, "Stats thread slots")?;
         let (used, max) = slots.split_once(" (max ").context("no maximum")?;
         let max = max.strip_suffix(')').context("no maximum")?;
-        ensure!(
-            used.parse::<u64>()? >= 1 && max.parse::<u64>()? >= 1,
-            "{slots}"
-        );
+        let (used, max): (u64, u64) = (used.parse()?, max.parse()?);
+        // Nothing is estimated before there is a service.
+        ensure!(used == 1 && (max == 0) == (conn_table.0 == 0), "{slots}");
         let chain: u64 = take(&mut rest, "Stats chain max len")?.parse()?;
         let tests: u64 = take(&mut rest, "Stats thread ests")?.parse()?;
         // So many chains in so many ticks.

@@ -219,7 +219,7 @@ fn full(rig: &Rig, opts: &Sockopt) -> Result<()> {
         ensure!(opts.set(set::ADDDEST, &dest.of(&tcp)).is_ok(), "{dest:?}");
     }
     let foreign =
-        dest_full(at(Family::V6.raw_rs(1), 80), 1).with(dest::FWD_METHOD, &2u32.to_ne_bytes());
+        dest_full(at(Family::V6.raw_rs(1), 80), 0).with(dest::FWD_METHOD, &2u32.to_ne_bytes());
     let mixed = ipvs.call(cmd::NEW_DEST, &for_dest(&svc_id(TCP, vip), &foreign))?;
     println!("destination of another family: errno {}", mixed.errno);
     let all = 2 + usize::from(mixed.errno == 0);
