@@ -52,7 +52,8 @@ pub(crate) struct Id {
 /// What can be configured: the rest of `struct ip_vs_dest_user_kern`.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
-    /// Forwarding method, a value of `FwdMethod` or one that has no meaning.
+    /// Forwarding method, a value of `FwdMethod` or one that has no meaning; and `ONE_PACKET`, if datagrams to it are scheduled
+    /// one by one.
     pub(crate) method: u32,
     /// Weight; never negative.
     pub(crate) weight: i32,
@@ -148,7 +149,8 @@ impl Dest {
         self.tun_port.store(settings.tun_port.into());
         self.tun_flags.store(settings.tun_flags.into());
 
-        let mut flags = (settings.method & conn_flag::FWD_MASK) | conn_flag::INACTIVE;
+        const KEPT: u32 = conn_flag::FWD_MASK | conn_flag::ONE_PACKET;
+        let mut flags = (settings.method & KEPT) | conn_flag::INACTIVE;
         if FwdMethod::from_flags(flags) != Some(FwdMethod::Masq) {
             flags |= conn_flag::NOOUTPUT;
         }
@@ -235,7 +237,7 @@ impl Dest {
         self.load.overloaded.load()
     }
 
-    /// The flags that a new connection starts with: method, `INACTIVE`, `NOOUTPUT`.
+    /// The flags that a new connection starts with: method, `INACTIVE`, `NOOUTPUT`, `ONE_PACKET`.
     #[inline]
     pub(crate) fn conn_flags(&self) -> u32 {
         self.conn_flags.load()

@@ -14,7 +14,7 @@
 //! # Where things are
 //!
 //! ```text
-//! control/   netlink, /proc, sysctl       conn/      the connection table
+//! control/   netlink, sockopt, /proc ...  conn/      the connection table
 //! netns      what a namespace has         datapath/  hooks, and what happens to packets
 //! service    virtual services             core/      crate rvs_core: what needs no kernel
 //! dest       real servers                 kernel/    safe abstractions over C interfaces
@@ -47,6 +47,7 @@ mod stats;
 use crate::{
     control::{
         netlink,
+        sockopt,
         Control, //
     },
     os::{
@@ -85,6 +86,7 @@ module! {
 /// The module; the fields are dropped in this order.
 struct Rvs {
     // No more commands.
+    _sockopt: Pin<KBox<os::sockopt::Registration<sockopt::Options>>>,
     _netlink: Pin<KBox<genl::Registration<netlink::Family>>>,
     _devices: Pin<KBox<DeviceDown<Control>>>,
     // Files, hooks, services and connections of all namespaces.
@@ -118,11 +120,17 @@ impl kernel::Module for Rvs {
         let netns = Arc::pin_init(pernet::Registration::new(), GFP_KERNEL)?;
         let devices = KBox::pin_init(DeviceDown::new(netns.clone()), GFP_KERNEL)?;
         netlink.handler().start(netns.clone());
+        // Last: a call could come at once, and nothing may fail then.
+        let sockopt = KBox::pin_init(
+            os::sockopt::Registration::new(sockopt::Options::new(netns.clone())),
+            GFP_KERNEL,
+        )?;
         pr_info!(
             "loaded: TCP, UDP, SCTP, AH, ESP; connection tables of up to {} buckets\n",
             control::conn_limits().max_size()
         );
         Ok(Self {
+            _sockopt: sockopt,
             _netlink: netlink,
             _devices: devices,
             _netns: netns,

@@ -306,7 +306,7 @@ impl Netns {
         while !self.services.is_empty() {
             let mut index = 0;
             while index < rcu::read(|g| self.services.chains(g)) {
-                match self.services.first_of(index) {
+                match self.services.nth_of(index, 0) {
                     Some(service) => self.remove_service(config, &service),
                     None => index = index.wrapping_add(1),
                 }

@@ -19,6 +19,7 @@ pub mod rig;
 pub mod scenario;
 pub mod scenarios;
 pub mod serve;
+pub mod sockopt;
 pub mod tap;
 pub mod topo;
 pub mod wait;

@@ -58,7 +58,7 @@ fn talk(stream: &TcpStream, name: &str, requests: &AtomicU64) -> std::io::Result
         let text = line.trim_end();
         requests.fetch_add(1, Ordering::Relaxed);
         if text.starts_with("GET ") {
-            let mut keep = true;
+            let mut keep = !text.ends_with("HTTP/1.0");
             loop {
                 let mut header = String::new();
                 if lines.read_line(&mut header)? == 0 || header.trim_end().is_empty() {

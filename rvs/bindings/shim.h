@@ -10,6 +10,7 @@
 #include <linux/capability.h>
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
+#include <linux/sockptr.h>
 #include <linux/types.h>
 #include <net/addrconf.h>
 
@@ -130,10 +131,12 @@ struct nla_policy;
 struct nlattr;
 struct nlmsghdr;
 struct seq_file;
+struct sock;
 struct work_struct;
 
 enum {
 	RVS_CAP_NET_ADMIN = CAP_NET_ADMIN,
+	RVS_PF_INET = PF_INET,
 	RVS_NETDEV_DOWN = NETDEV_DOWN,
 	RVS_NOTIFY_DONE = NOTIFY_DONE,
 	RVS_NOTIFY_PRIORITY = ADDRCONF_NOTIFY_PRIORITY + 5,
@@ -156,9 +159,13 @@ void rvs_helper_nla_nest_cancel(struct sk_buff *skb, struct nlattr *start);
 u8 *rvs_helper_nla_reserve(struct sk_buff *skb, int type, int len);
 int rvs_helper_nla_put_u64(struct sk_buff *skb, int type, u64 value, int pad);
 
+struct net *rvs_helper_sock_net(const struct sock *sk);
+bool rvs_helper_copy_from_sockptr(void *to, const sockptr_t *from, size_t len);
+
 void *rvs_helper_net_generic(struct net *net, unsigned int id);
 bool rvs_helper_net_is_init(const struct net *net);
 bool rvs_helper_net_is_unprivileged(const struct net *net);
+bool rvs_helper_net_admin(const struct net *net);
 bool rvs_helper_port_is_privileged(struct net *net, u16 port);
 bool rvs_helper_v4_is_local_or_unicast(struct net *net, __be32 addr);
 bool rvs_helper_v6_is_local(struct net *net, const u8 *addr);

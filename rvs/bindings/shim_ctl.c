@@ -8,6 +8,7 @@
 #include <linux/net.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
+#include <linux/sockptr.h>
 #include <linux/workqueue.h>
 #include <net/addrconf.h>
 #include <net/genetlink.h>
@@ -93,6 +94,18 @@ int rvs_helper_nla_put_u64(struct sk_buff *skb, int type, u64 value, int pad)
 	return nla_put_u64_64bit(skb, type, value, pad);
 }
 
+/* Socket options */
+
+struct net *rvs_helper_sock_net(const struct sock *sk)
+{
+	return sock_net(sk);
+}
+
+bool rvs_helper_copy_from_sockptr(void *to, const sockptr_t *from, size_t len)
+{
+	return copy_from_sockptr(to, *from, len) != 0;
+}
+
 /* Network namespaces */
 
 void *rvs_helper_net_generic(struct net *net, unsigned int id)
@@ -108,6 +121,11 @@ bool rvs_helper_net_is_init(const struct net *net)
 bool rvs_helper_net_is_unprivileged(const struct net *net)
 {
 	return net->user_ns != &init_user_ns;
+}
+
+bool rvs_helper_net_admin(const struct net *net)
+{
+	return ns_capable(net->user_ns, CAP_NET_ADMIN);
 }
 
 bool rvs_helper_port_is_privileged(struct net *net, u16 port)

@@ -49,12 +49,14 @@ use rvs_core::{
         Be16,
         Family, //
     },
+    fmt::TableStatus,
     proto::{
         sctp,
         tcp,
         template,
         IPPROTO_SCTP,
-        IPPROTO_TCP, //
+        IPPROTO_TCP,
+        IPPROTO_UDP, //
     },
     table::{
         self as sizing,
@@ -185,6 +187,9 @@ impl Conn {
         let mut flags = param.flags | param.dest.map_or(0, |dest| dest.conn_flags());
         if flow.template {
             flags |= conn_flag::TEMPLATE;
+        }
+        if flow.template || flow.proto != IPPROTO_UDP {
+            flags &= !conn_flag::ONE_PACKET;
         }
         // INVARIANT: The extension is made for IPv6 only.
         Ok(Self {
@@ -629,7 +634,7 @@ impl ConnTable {
             return Err(NoConn::Limit);
         }
         let conn = Conn::new(param).map_err(|_| NoConn::Memory)?;
-        let timeout = conn.timeout();
+        let (timeout, is_one_packet) = (conn.timeout(), conn.is_one_packet());
         let new = Unlinked::new(conn).map_err(|_| NoConn::Memory)?;
         // From here on its end takes back what is counted.
         if let Some(control) = param.control {
@@ -640,7 +645,7 @@ impl ConnTable {
             Some(dest) => dest.conn_bound(),
             None => {}
         }
-        if param.flags & conn_flag::ONE_PACKET != 0 {
+        if is_one_packet {
             return Ok(Created::Once(Unlisted::new(new)));
         }
         let deadline = time::jiffies().wrapping_add(timeout);
@@ -720,6 +725,15 @@ impl ConnTable {
     /// The number of buckets.
     pub(crate) fn size(&self) -> usize {
         crate::os::rcu::read(|g| self.table.size(g))
+    }
+
+    /// The table as `/proc/net/ip_vs_status` shows it. Sleeps.
+    pub(crate) fn status(&self) -> TableStatus {
+        TableStatus {
+            size: u32::try_from(self.size()).unwrap_or(u32::MAX),
+            lfactor: self.sized_for.load(),
+            census: (self.count() != 0).then(|| self.table.census()),
+        }
     }
 
     /// Sets `conn_lfactor`; the table follows at the next tick.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What configures and shows: netlink, `/proc`, sysctls; and the work that a namespace does in the background.
+//! What configures and shows: netlink, socket options, `/proc`, sysctls; and the work that a namespace does in the background.
 //!
 //! C file: `ip_vs_ctl.c`
 
+mod common;
 pub(crate) mod netlink;
 mod proc;
+pub(crate) mod sockopt;
 pub(crate) mod sysctl;
 
 use crate::{
@@ -42,7 +44,7 @@ static ID: Id = Id::new();
 /// background, at last the namespace.
 pub(crate) struct Control {
     _sysctl: sysctl::Files,
-    _proc: proc::Files,
+    _proc: KBox<proc::Files>,
     estimator: Job<Netns>,
     keeper: Job<Netns>,
     reaper: Job<Netns>,
@@ -55,6 +57,13 @@ impl Control {
     /// The namespace as packets see it.
     pub(crate) fn netns(&self) -> &Arc<Netns> {
         &self.netns.0
+    }
+
+    /// Removes all services.
+    fn flush(&self) {
+        let netns = self.netns();
+        netns.configure(|config| netns.flush(config));
+        self.lost_dest();
     }
 
     /// Starts the work that a namespace with services needs.

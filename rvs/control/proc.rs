@@ -5,7 +5,10 @@
 //! A record of a file over a table is a chain of that table, so that a large table is read in one pass.
 
 use crate::{
-    conn::Conn,
+    conn::{
+        Conn,
+        ConnTable, //
+    },
     netns::Netns,
     os::{
         cpu,
@@ -25,16 +28,20 @@ use kernel::{
     sync::Arc, //
 };
 use rvs_core::{
+    addr::Family,
     estimate::Counters,
     fmt::{
         self,
         ConnRow,
+        ConnSyncRow,
         PercpuRow,
         PercpuTotals,
-        ServicesHeader, //
+        ServicesHeader,
+        TableStatus, //
     },
     proto,
-    timeout::Deadline, //
+    timeout::Deadline,
+    uapi::conn_flag, //
 };
 
 /// The chain that record `at` shows; record 0 is the header.
@@ -102,14 +109,50 @@ impl Records for Conns {
     }
 }
 
+/// `/proc/net/ip_vs_conn_sync`: C `ip_vs_conn_sync_seq_show()`.
+struct ConnsSync;
+
+impl Records for ConnsSync {
+    type Data = Netns;
+
+    fn reaches(netns: &Netns, at: u64) -> bool {
+        Conns::reaches(netns, at)
+    }
+
+    fn show(netns: &Netns, at: u64, out: &Out<'_>) {
+        let Some(index) = chain(at) else {
+            out.put(fmt::CONNS_SYNC_HEADER);
+            return;
+        };
+        if let Some(conns) = netns.conns() {
+            rcu::read(|g| {
+                conns.visit(index, g, |conn| {
+                    show_conn_origin(conn, out);
+                    true
+                })
+            });
+        }
+    }
+}
+
 fn show_conn(conn: Ref<'_, Conn>, out: &Out<'_>) {
+    columns(conn, |conn| out.put(ConnRow::new(conn)));
+}
+
+fn show_conn_origin(conn: Ref<'_, Conn>, out: &Out<'_>) {
+    let from_sync = conn.flags() & conn_flag::SYNC != 0;
+    columns(conn, |conn| out.put(ConnSyncRow { conn, from_sync }));
+}
+
+/// Calls `show` with what both files show of a connection.
+fn columns(conn: Ref<'_, Conn>, show: impl FnOnce(fmt::Conn<'_>)) {
     let template = conn.is_template();
     // A tunnel's real server may be of the other family: then only the destination has its address.
     let (dest_family, daddr) = match conn.get().dest() {
         Some(dest) => (dest.family(), *dest.addr()),
         None => (conn.family(), conn.daddr()),
     };
-    out.put(ConnRow::new(fmt::Conn {
+    show(fmt::Conn {
         family: conn.family(),
         protocol: conn.proto(),
         caddr: &conn.caddr(),
@@ -121,7 +164,51 @@ fn show_conn(conn: Ref<'_, Conn>, out: &Out<'_>) {
         dport: conn.shown_dport(),
         state: proto::state_name(conn.proto(), template, conn.state()),
         expires: Deadline(conn.deadline()).secs_left(time::jiffies() as usize, HZ),
-    }));
+    });
+}
+
+/// `/proc/net/ip_vs_app`: C `ip_vs_app_seq_show()`. There are no application helpers.
+struct Apps;
+
+impl Records for Apps {
+    type Data = Netns;
+
+    fn reaches(_: &Netns, at: u64) -> bool {
+        at == 0
+    }
+
+    fn show(_: &Netns, _: u64, out: &Out<'_>) {
+        out.put(fmt::APPS_HEADER);
+    }
+}
+
+/// `/proc/net/ip_vs_status`: C `ip_vs_status_show()`.
+struct Status;
+
+impl Records for Status {
+    type Data = Netns;
+
+    const MODE: u16 = 0o440;
+
+    fn reaches(_: &Netns, at: u64) -> bool {
+        at == 0
+    }
+
+    fn show(netns: &Netns, _: u64, out: &Out<'_>) {
+        let conns = netns.conns();
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| netns.services.count(family));
+        out.put(fmt::Status {
+            conns: conns.map_or(0, ConnTable::count),
+            conn_table: conns.map_or(TableStatus::NONE, ConnTable::status),
+            services: v4.saturating_add(v6),
+            service_table: netns.services.status(),
+            // One work item estimates them all, as soon as there was a service.
+            est_slots: 1,
+            est_slots_max: conns.is_some().into(),
+            est_chain_max: 0,
+            est_per_slot: 0,
+        });
+    }
 }
 
 /// `/proc/net/ip_vs_stats`: C `ip_vs_stats_show()`.
@@ -185,17 +272,26 @@ pub(super) struct Files {
     _conns: File<Conns>,
     _totals: File<Totals>,
     _percpu: File<PerCpu>,
+    _status: File<Status>,
+    _conns_sync: File<ConnsSync>,
+    _apps: File<Apps>,
 }
 
 impl Files {
     /// Creates them.
-    pub(super) fn new(netns: &Arc<Netns>) -> Result<Self> {
+    #[inline(never)]
+    pub(super) fn new(netns: &Arc<Netns>) -> Result<KBox<Self>> {
         let net = netns.net();
-        Ok(Self {
+        // Written where they stay, one by one: together they are large for a stack.
+        let init = try_init!(Self {
             _services: File::new(net, c"ip_vs", netns.clone())?,
             _conns: File::new(net, c"ip_vs_conn", netns.clone())?,
             _totals: File::new(net, c"ip_vs_stats", netns.clone())?,
             _percpu: File::new(net, c"ip_vs_stats_percpu", netns.clone())?,
-        })
+            _status: File::new(net, c"ip_vs_status", netns.clone())?,
+            _conns_sync: File::new(net, c"ip_vs_conn_sync", netns.clone())?,
+            _apps: File::new(net, c"ip_vs_app", netns.clone())?,
+        }? Error);
+        KBox::try_init(init, GFP_KERNEL)
     }
 }

@@ -51,6 +51,12 @@ impl Net {
         unsafe { bindings::rvs_helper_net_is_unprivileged(self.as_ptr()) }
     }
 
+    /// Whether the current task may configure the namespace: `CAP_NET_ADMIN` in the user namespace that owns it.
+    pub(crate) fn is_admin(&self) -> bool {
+        // SAFETY: The namespace is alive while borrowed.
+        unsafe { bindings::rvs_helper_net_admin(self.as_ptr()) }
+    }
+
     /// Whether binding to `port` (host order) takes a privilege here: `inet_port_requires_bind_service()`.
     #[inline]
     pub(crate) fn is_port_privileged(&self, port: u16) -> bool {

@@ -30,6 +30,9 @@ pub(crate) trait Records: 'static {
     /// What the records are made from.
     type Data: Send + Sync + 'static;
 
+    /// Who may read the file.
+    const MODE: u16 = 0o444;
+
     /// Whether there is a record `at`, or one after it.
     fn reaches(data: &Self::Data, at: u64) -> bool;
 
@@ -70,7 +73,7 @@ impl<R: Records> File<R> {
         show: Some(show::<R>),
     };
 
-    /// Creates the file `name`, mode 0444.
+    /// Creates the file `name`, mode [`Records::MODE`].
     ///
     /// The caller makes sure that no file of this name is there: the kernel warns about that.
     pub(crate) fn new(net: &Net, name: &'static CStr, data: Arc<R::Data>) -> Result<Self> {
@@ -79,7 +82,7 @@ impl<R: Records> File<R> {
         let entry = unsafe {
             bindings::proc_create_net_data(
                 name.as_char_ptr(),
-                0o444,
+                R::MODE,
                 (*net.as_ptr()).proc_net,
                 Self::OPS,
                 size_of::<bindings::seq_net_private>() as c_uint,

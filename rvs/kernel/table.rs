@@ -675,6 +675,51 @@ impl<T: Entry> Table<T> {
         }
     }
 
+    /// How many nodes chain `index` has, but no more than `most`.
+    fn chain_len(&self, index: usize, most: usize, g: &Held) -> usize {
+        let mut index = index;
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            let Some(head) = buckets.heads.get(index) else {
+                index = index.wrapping_sub(buckets.heads.len());
+                at = Self::buckets(&buckets.future, g);
+                continue;
+            };
+            let mut len = 0usize;
+            let mut link = head.load();
+            while link != 0 && len < most {
+                len = len.wrapping_add(1);
+                // SAFETY: The link was read from a chain inside the RCU section of `g`.
+                let (entry, node) = unsafe { Node::<T>::follow(link) };
+                link = entry.next_of(node).load();
+            }
+            return len;
+        }
+        0
+    }
+
+    /// How many chains have no node, one, two and so on; the last number is that of all longer ones. While the table is
+    /// resized, the chains of both sizes count. Sleeps.
+    pub(crate) fn census<const N: usize>(&self) -> [u32; N] {
+        let mut counts = [0u32; N];
+        let mut index = 0;
+        while super::rcu::read(|g| {
+            let more = index < self.chains(g);
+            if more {
+                let len = self.chain_len(index, N.saturating_sub(1), g);
+                if let Some(count) = counts.get_mut(len) {
+                    *count = count.wrapping_add(1);
+                }
+            }
+            more
+        }) {
+            index = index.wrapping_add(1);
+            // SAFETY: Process context, no lock held.
+            unsafe { bindings::rvs_helper_cond_resched() };
+        }
+        counts
+    }
+
     /// Changes the number of buckets to `2^bits`, moving everything. Sleeps. Callers must not overlap.
     pub(crate) fn resize(&self, bits: u32) -> Result {
         let new = Buckets::new(bits)?;

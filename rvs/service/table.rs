@@ -40,6 +40,7 @@ use rvs_core::{
         Be16,
         Family, //
     },
+    fmt::TableStatus,
     proto::IPPROTO_TCP,
     siphash,
     table::{
@@ -384,6 +385,18 @@ impl Services {
         fit(&self.servers, None, lfactor);
     }
 
+    /// The table as `/proc/net/ip_vs_status` shows it: none without services, as C has it then. Sleeps.
+    pub(crate) fn status(&self) -> TableStatus {
+        if self.is_empty() {
+            return TableStatus::NONE;
+        }
+        TableStatus {
+            size: u32::try_from(rcu::read(|g| self.table.size(g))).unwrap_or(u32::MAX),
+            lfactor: self.sized_for.load(),
+            census: Some(self.table.census()),
+        }
+    }
+
     /// The number of chains for [`Services::visit()`].
     pub(crate) fn chains(&self, g: &Held) -> usize {
         self.table.chains(g)
@@ -421,15 +434,18 @@ impl Services {
         }
     }
 
-    /// Some service of the chain `index`.
-    pub(crate) fn first_of(&self, index: usize) -> Option<Arc<Service>> {
+    /// The `n`th service of the chain `index`, counted from 0.
+    pub(crate) fn nth_of(&self, index: usize, n: usize) -> Option<Arc<Service>> {
         rcu::read(|g| {
-            let mut first = None;
+            let (mut nth, mut left) = (None, n);
             self.visit(index, g, |service| {
-                first = Some(service.clone());
-                false
+                match left.checked_sub(1) {
+                    Some(less) => left = less,
+                    None => nth = Some(service.clone()),
+                }
+                nth.is_none()
             });
-            first
+            nth
         })
     }
 }

@@ -127,13 +127,11 @@ impl Trash {
         })
     }
 
-    /// The service with this id.
+    /// The service with exactly this id, of which a mark's also has what does not count.
     pub(crate) fn find_service(&self, id: &Id) -> Option<Arc<Service>> {
         let hash = service_hash(self.services.key(), id);
         rcu::read(|g| {
-            let (entry, _) = self
-                .services
-                .find(hash, g, |entry, _| entry.0.id().is_same(id))?;
+            let (entry, _) = self.services.find(hash, g, |entry, _| entry.0.id() == id)?;
             Some(entry.0.clone())
         })
     }

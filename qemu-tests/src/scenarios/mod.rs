@@ -7,6 +7,11 @@ use crate::scenario::Scenario;
 mod boot;
 mod cache_bypass;
 mod checksums;
+mod clients;
+mod clients_keepalived;
+mod clients_ldirectord;
+mod clients_node_exporter;
+mod clients_pyroute2;
 mod conn_max;
 mod conn_reuse;
 mod defense;
@@ -27,6 +32,7 @@ mod nat_tcp_v4;
 mod nat_tcp_v6;
 mod nat_udp_v4;
 mod nat_udp_v6;
+mod netlink_diff;
 mod netlink_dumps;
 mod netlink_errors;
 mod netlink_family;
@@ -40,6 +46,7 @@ mod persistence;
 mod port_unreachable;
 mod proc_files;
 mod proc_flags;
+mod proc_status;
 mod replies;
 mod resize;
 mod routes;
@@ -50,6 +57,9 @@ mod sched_wlc;
 mod sched_wrr;
 mod sctp;
 mod snat_reroute;
+mod sockopt_get;
+mod sockopt_ipvsadm;
+mod sockopt_set;
 mod stats;
 mod storm;
 mod stress;
@@ -106,19 +116,28 @@ pub static ALL: &[&Scenario] = &[
     &netlink_errors::SCENARIO,
     &netlink_layout::SCENARIO,
     &netlink_dumps::SCENARIO,
+    &sockopt_set::SCENARIO,
+    &sockopt_get::SCENARIO,
+    &sockopt_ipvsadm::SCENARIO,
     &zero_flush::SCENARIO,
     &stats::SCENARIO,
     &proc_files::SCENARIO,
     &proc_flags::SCENARIO,
+    &proc_status::SCENARIO,
     &sysctls::SCENARIO,
     &netns::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,
+    &clients_keepalived::SCENARIO,
+    &clients_ldirectord::SCENARIO,
+    &clients_node_exporter::SCENARIO,
+    &clients_pyroute2::SCENARIO,
     &unload::SCENARIO,
     &module_conflict::SCENARIO,
     &storm::SCENARIO,
     &netlink_fuzz::SCENARIO,
+    &netlink_diff::SCENARIO,
     &stress::SCENARIO,
     &failslab::SCENARIO,
 ];

@@ -66,7 +66,8 @@ fn mutate(rng: &mut Rng, attrs: &Attrs) -> Attrs {
         .fold(Attrs::new(), |a, (k, v)| a.put(k, &v))
 }
 
-fn request(rng: &mut Rng) -> (u8, Attrs) {
+/// A request on a few services and servers, most of the time almost right.
+pub fn request(rng: &mut Rng) -> (u8, Attrs) {
     let family = Family::BOTH[rng.below(2)];
     let proto = [TCP, UDP][rng.below(2)];
     let vip = at(family.vip(), 1000 + rng.below(6) as u16);

@@ -8,7 +8,10 @@
 mod fill;
 mod parse;
 
-use super::Control;
+use super::{
+    common::Timeouts,
+    Control, //
+};
 use crate::{
     netns::{
         self,
@@ -40,18 +43,11 @@ use kernel::{
     }, //
 };
 use parse::Parser;
-use rvs_core::{
-    proto::{
-        tcp,
-        udp, //
-    },
-    timeout,
-    uapi::{
-        attr,
-        cmd,
-        info_attr,
-        VERSION_CODE, //
-    }, //
+use rvs_core::uapi::{
+    attr,
+    cmd,
+    info_attr,
+    VERSION_CODE, //
 };
 
 /// The family; it knows the namespaces as soon as they are there.
@@ -104,7 +100,10 @@ impl Handler for Family {
             cmd::GET_CONFIG => get_config(control, request),
             cmd::GET_INFO => get_info(control, request),
             cmd::ZERO => zero(control, request),
-            cmd::FLUSH => flush(control),
+            cmd::FLUSH => {
+                control.flush();
+                Ok(())
+            }
             cmd::NEW_DAEMON | cmd::DEL_DAEMON => Err(daemon(request)),
             _ => Err(request.refuse(EINVAL, c"unknown command", None)),
         }
@@ -258,15 +257,6 @@ fn zero(control: &Control, request: &Request<'_>) -> Result {
     })
 }
 
-/// FLUSH.
-#[inline(never)]
-fn flush(control: &Control) -> Result {
-    let netns = control.netns();
-    netns.configure(|config| netns.flush(config));
-    control.lost_dest();
-    Ok(())
-}
-
 /// SET_CONFIG: timeouts; C `ip_vs_set_timeout()`.
 #[inline(never)]
 fn set_config(control: &Control, request: &Request<'_>) -> Result {
@@ -274,45 +264,27 @@ fn set_config(control: &Control, request: &Request<'_>) -> Result {
         let Some(attr) = request.attr(number) else {
             return Ok(None);
         };
-        timeout::configured(attr.u32() as i32, crate::HZ)
+        Timeouts::parse(attr.u32() as i32)
             .map_err(|_| request.refuse(EINVAL, c"timeout out of range", Some(attr)))
     };
-    let established = read(attr::TIMEOUT_TCP)?;
-    let fin_wait = read(attr::TIMEOUT_TCP_FIN)?;
-    let udp = read(attr::TIMEOUT_UDP)?;
-
-    let netns = control.netns();
-    netns.configure(|_| {
-        let timeouts = &netns.timeouts;
-        if let Some(jiffies) = established {
-            timeouts.set_tcp(tcp::State::ESTABLISHED, jiffies);
-        }
-        if let Some(jiffies) = fin_wait {
-            timeouts.set_tcp(tcp::State::FIN_WAIT, jiffies);
-        }
-        if let Some(jiffies) = udp {
-            timeouts.set_udp(udp::State::NORMAL, jiffies);
-        }
-    });
+    let timeouts = Timeouts {
+        tcp: read(attr::TIMEOUT_TCP)?,
+        tcp_fin: read(attr::TIMEOUT_TCP_FIN)?,
+        udp: read(attr::TIMEOUT_UDP)?,
+    };
+    timeouts.set(control.netns());
     Ok(())
 }
 
 /// GET_CONFIG.
 #[inline(never)]
 fn get_config(control: &Control, request: &Request<'_>) -> Result {
-    let timeouts = &control.netns().timeouts;
-    let secs = |jiffies| crate::HZ.to_secs_u32(jiffies);
+    let timeouts = Timeouts::of(control.netns());
     let mut reply = request.reply(cmd::SET_CONFIG)?;
     let msg = reply.writer();
-    msg.u32(
-        attr::TIMEOUT_TCP,
-        secs(timeouts.tcp(tcp::State::ESTABLISHED)),
-    )?;
-    msg.u32(
-        attr::TIMEOUT_TCP_FIN,
-        secs(timeouts.tcp(tcp::State::FIN_WAIT)),
-    )?;
-    msg.u32(attr::TIMEOUT_UDP, secs(timeouts.udp(udp::State::NORMAL)))?;
+    msg.u32(attr::TIMEOUT_TCP, timeouts.tcp)?;
+    msg.u32(attr::TIMEOUT_TCP_FIN, timeouts.tcp_fin)?;
+    msg.u32(attr::TIMEOUT_UDP, timeouts.udp)?;
     reply.send()
 }
 

@@ -4,6 +4,7 @@
 
 use super::family;
 use crate::{
+    control::common,
     dest,
     os::{
         genl::Explain,
@@ -28,10 +29,7 @@ use rvs_core::{
     },
     proto::IPPROTO_TCP,
     sched::Kind,
-    thresholds::{
-        Invalid,
-        Thresholds, //
-    },
+    thresholds::Thresholds,
     uapi::{
         conn_flag,
         dest_attr,
@@ -321,35 +319,10 @@ impl<'a> Parser<'a> {
                 .get(dest_attr::TUN_FLAGS)
                 .map_or(0, |attr| attr.u16()),
         };
-        if settings.weight < 0 {
-            return Err(self.refuse(
-                ERANGE,
-                c"weight is negative",
-                args.attrs.get(dest_attr::WEIGHT),
-            ));
-        }
-        settings
-            .thresholds
-            .check()
-            .map_err(|invalid| match invalid {
-                Invalid::Crossed => self.refuse(
-                    ERANGE,
-                    c"lower threshold is above the upper one",
-                    args.attrs.get(dest_attr::L_THRESH),
-                ),
-                Invalid::TooHigh => self.refuse(
-                    EINVAL,
-                    c"upper threshold is too high",
-                    args.attrs.get(dest_attr::U_THRESH),
-                ),
-            })?;
-        if settings.tun_type == tun_type::GUE && settings.tun_port == 0 {
-            return Err(self.refuse(
-                EINVAL,
-                c"a GUE tunnel needs a port",
-                args.attrs.get(dest_attr::TUN_TYPE),
-            ));
-        }
+        common::dest(&settings).map_err(|wrong| {
+            let attr = args.attrs.get(wrong.attr);
+            self.refuse(wrong.refusal.error, wrong.refusal.text, attr)
+        })?;
         Ok(settings)
     }
 }

@@ -374,6 +374,145 @@ impl Display for PercpuTotals {
     }
 }
 
+/// The header line of `/proc/net/ip_vs_app`; a helper's rows would follow.
+pub const APPS_HEADER: &str = "prot port    usecnt name\n";
+
+/// How many chains of a table hold no node, one, two and so on; the last number is that of seven or more.
+pub type Census = [u32; 8];
+
+/// A hash table as `/proc/net/ip_vs_status` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct TableStatus {
+    /// Buckets, a power of two; zero while there is no table.
+    pub size: u32,
+    /// The load factor that the size was chosen with.
+    pub lfactor: i32,
+    /// The chains' lengths; not shown if there is nothing in the table.
+    pub census: Option<Census>,
+}
+
+impl TableStatus {
+    /// No table.
+    pub const NONE: Self = TableStatus {
+        size: 0,
+        lfactor: 0,
+        census: None,
+    };
+
+    fn show(&self, what: &str, f: &mut Formatter<'_>) -> Result {
+        let bits = self.size.checked_ilog2().unwrap_or(0);
+        let (size, lfactor) = (self.size, self.lfactor);
+        writeln!(
+            f,
+            "{what} buckets:\t{size} ({bits} bits, lfactor {lfactor})"
+        )?;
+        let Some([empty, used @ ..]) = self.census else {
+            return Ok(());
+        };
+        let used_sum = used.iter().fold(0_u32, |sum, n| sum.wrapping_add(*n));
+        let all = used_sum.wrapping_add(empty);
+        writeln!(
+            f,
+            "{what} buckets empty:\t{empty} ({}%)",
+            percent(empty, all)
+        )?;
+        for (len, n) in (1..8_u32).zip(used) {
+            if n != 0 {
+                writeln!(
+                    f,
+                    "{what} buckets len-{len}:\t{n} ({}%)",
+                    percent(n, used_sum)
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `part` of `whole` in percent, rounded down.
+const fn percent(part: u32, whole: u32) -> u64 {
+    let times = (part as u64).saturating_mul(100);
+    match times.checked_div(whole as u64) {
+        Some(percent) => percent,
+        None => times,
+    }
+}
+
+/// The whole of `/proc/net/ip_vs_status`.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// Connections.
+    pub conns: i64,
+    /// Their table.
+    pub conn_table: TableStatus,
+    /// Services of both families.
+    pub services: u32,
+    /// Their table.
+    pub service_table: TableStatus,
+    /// Workers that estimate rates.
+    pub est_slots: u32,
+    /// How many there may be.
+    pub est_slots_max: u32,
+    /// How many estimators one look may take; zero: any number.
+    pub est_chain_max: u32,
+    /// How many estimators a worker may have; zero: any number.
+    pub est_per_slot: u32,
+}
+
+impl Display for Status {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        writeln!(f, "Conns:\t{}", self.conns)?;
+        self.conn_table.show("Conn", f)?;
+        writeln!(f, "Services:\t{}", self.services)?;
+        self.service_table.show("Service", f)?;
+        write!(
+            f,
+            "Stats thread slots:\t{} (max {})\n\
+             Stats chain max len:\t{}\n\
+             Stats thread ests:\t{}\n",
+            self.est_slots, self.est_slots_max, self.est_chain_max, self.est_per_slot
+        )
+    }
+}
+
+/// A short text in a buffer of its own. What does not fit is cut off.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Text<N> {
+    /// Writes `text` down.
+    pub fn new(text: impl Display) -> Self {
+        let mut this = Text {
+            bytes: [0; N],
+            len: 0,
+        };
+        // Writing cannot fail, only what is displayed could.
+        let _ = write!(this, "{text}");
+        this
+    }
+
+    /// The text.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> Write for Text<N> {
+    fn write_str(&mut self, text: &str) -> Result {
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        let mut put = 0_usize;
+        for (to, from) in room.iter_mut().zip(text.as_bytes()) {
+            *to = *from;
+            put = put.saturating_add(1);
+        }
+        self.len = self.len.saturating_add(put);
+        Ok(())
+    }
+}
+
 /// The text of sockopt `IP_VS_SO_GET_VERSION`, without NUL.
 #[derive(Clone, Copy, Debug)]
 pub struct Version {
@@ -744,6 +883,78 @@ CPU    Conns  Packets  Packets            Bytes            Bytes
            1        2        3        100000000               FF
 ";
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn status() {
+        let status = Status {
+            conns: 0,
+            conn_table: TableStatus::NONE,
+            services: 0,
+            service_table: TableStatus::NONE,
+            est_slots: 1,
+            est_slots_max: 8,
+            est_chain_max: 2,
+            est_per_slot: 2 * 48 * 50,
+        };
+        let want = "Conns:\t0
+Conn buckets:\t0 (0 bits, lfactor 0)
+Services:\t0
+Service buckets:\t0 (0 bits, lfactor 0)
+Stats thread slots:\t1 (max 8)
+Stats chain max len:\t2
+Stats thread ests:\t4800
+";
+        assert_eq!(status.to_string(), want);
+        let full = Status {
+            conns: 12,
+            conn_table: TableStatus {
+                size: 256,
+                lfactor: -4,
+                census: Some([240, 10, 5, 0, 0, 0, 0, 1]),
+            },
+            services: 1,
+            service_table: TableStatus {
+                size: 16,
+                lfactor: -2,
+                census: Some([15, 1, 0, 0, 0, 0, 0, 0]),
+            },
+            ..status
+        };
+        let want = "Conns:\t12
+Conn buckets:\t256 (8 bits, lfactor -4)
+Conn buckets empty:\t240 (93%)
+Conn buckets len-1:\t10 (62%)
+Conn buckets len-2:\t5 (31%)
+Conn buckets len-7:\t1 (6%)
+Services:\t1
+Service buckets:\t16 (4 bits, lfactor -2)
+Service buckets empty:\t15 (93%)
+Service buckets len-1:\t1 (100%)
+Stats thread slots:\t1 (max 8)
+Stats chain max len:\t2
+Stats thread ests:\t4800
+";
+        assert_eq!(full.to_string(), want);
+        // Everything gone between the count and the look.
+        let gone = TableStatus {
+            census: Some([0; 8]),
+            ..full.conn_table
+        };
+        let text = Status {
+            conn_table: gone,
+            ..full
+        }
+        .to_string();
+        assert!(text.contains("Conn buckets empty:\t0 (0%)\nServices"));
+    }
+
+    #[test]
+    fn short_texts() {
+        let version = Text::<64>::new(Version { conn_tab_size: 7 });
+        assert_eq!(version.bytes(), b"IP Virtual Server version 1.2.1 (size=7)");
+        assert_eq!(Text::<4>::new("longer").bytes(), b"long");
+        assert_eq!(Text::<0>::new("longer").bytes(), b"");
     }
 
     #[test]

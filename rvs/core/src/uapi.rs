@@ -6,6 +6,8 @@
 
 #![allow(missing_docs)]
 
+pub mod sockopt;
+
 /// Version 1.2.1; C `IP_VS_VERSION_CODE`.
 pub const VERSION_CODE: u32 = 0x0001_0201;
 
