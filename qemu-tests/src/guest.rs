@@ -264,8 +264,13 @@ struct Kmemleak {
     since: u64,
 }
 
-/// Functions that keep what they allocate in a variable of `.lbss`.
-const KERNELS_OWN: &[&str] = &["pcpu_create_chunk", "pcpu_populate_chunk"];
+/// Functions that keep what they allocate in a variable of `.lbss`; the last for the netlink sockets' table, which grows
+/// with their number.
+const KERNELS_OWN: &[&str] = &[
+    "pcpu_create_chunk",
+    "pcpu_populate_chunk",
+    "rhashtable_rehash_alloc",
+];
 
 impl Kmemleak {
     fn new() -> Result<Self> {

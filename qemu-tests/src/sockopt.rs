@@ -150,7 +150,7 @@ pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 /// A number at an offset of an answer.
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+    u64::from(u32_at(bytes, at)) | (u64::from(u32_at(bytes, at + 4)) << 32)
 }
 
 /// An address at one offset and a port at another.

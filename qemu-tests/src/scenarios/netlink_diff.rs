@@ -291,7 +291,8 @@ fn play(requests: &[Request], skip: Option<&[Option<Answer>]>) -> Result<Vec<Opt
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    let digits = bytes.iter().map(|b| format!("{b:02x}"));
+    digits.collect::<Vec<_>>().concat()
 }
 
 /// Puts C's persistence timeouts where rvs has the longest there is. Returns whether there was any.
