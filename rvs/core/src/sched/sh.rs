@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Source hashing; C file: `ip_vs_sh.c`.
+
+use super::{
+    table::{
+        self,
+        folded,
+        hash_32,
+        Planned,
+        Slot, //
+    },
+    Flow,
+    Options,
+    Pick,
+    Pool, //
+};
+use core::iter::repeat_n;
+
+/// Bits of a hash.
+const BITS: u32 = 8;
+
+/// Slots of the table.
+pub(super) const SIZE: usize = 1 << BITS;
+
+/// Destinations in turn, each with as many slots in a row as its weight says, and one at least.
+pub(super) fn fill<'a>(plan: impl Iterator<Item = Planned<'a>> + Clone, table: &mut [Slot]) {
+    let turns = (0..)
+        .zip(plan)
+        .flat_map(|(i, dest)| repeat_n(i, dest.weight.max(1).unsigned_abs() as usize))
+        .cycle();
+    for (slot, i) in table.iter_mut().zip(turns) {
+        *slot = i;
+    }
+}
+
+/// The destination in the slot of the client's address, and port if the service wants that.
+#[inline]
+pub(super) fn pick<P: Pool + ?Sized>(pool: &P, flow: &impl Flow, options: Options) -> Pick {
+    let client = client(flow, options);
+    table::pick(pool, options.fallback, SIZE as u32, |offset| {
+        hash_32(client, BITS).wrapping_add(offset) % SIZE as u32
+    })
+}
+
+/// What a client is hashed by.
+#[inline]
+pub(super) fn client(flow: &impl Flow, options: Options) -> u32 {
+    let port = if options.port { flow.client_port() } else { 0 };
+    folded(flow.family(), flow.client()).wrapping_add(u16::from_be(port).into())
+}
