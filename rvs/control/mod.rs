@@ -22,7 +22,10 @@ use crate::{
         rcu::Held,
         work::Job, //
     },
-    service::trash::SWEEP,
+    service::{
+        lblc,
+        trash::SWEEP, //
+    },
     HZ, //
 };
 use kernel::{
@@ -31,6 +34,7 @@ use kernel::{
 };
 use rvs_core::{
     estimate::PERIOD_SECS,
+    sched::Kind,
     table::Limits, //
 };
 
@@ -47,6 +51,7 @@ pub(crate) struct Control {
     keeper: Job<Netns>,
     reaper: Job<Netns>,
     sweeper: Job<Netns>,
+    clearer: Job<Netns>,
     sizer: Arc<Job<Netns>>,
     netns: Contents,
 }
@@ -62,6 +67,13 @@ impl Control {
         self.sizer.start(1);
         self.estimator.start(HZ.from_secs_u32(PERIOD_SECS));
         self.keeper.start(1);
+    }
+
+    /// Starts the work that a service of this scheduler needs.
+    fn has_scheduler(&self, kind: Kind) {
+        if kind.has_cache() {
+            self.clearer.start(lblc::PERIOD);
+        }
     }
 
     /// Starts the work that a new destination needs.
@@ -119,6 +131,11 @@ fn sweep(netns: &Netns) -> Option<u32> {
     netns.sweep_trash().then_some(SWEEP)
 }
 
+/// Clears the caches of lblc and lblcr.
+fn clear(netns: &Netns) -> Option<u32> {
+    netns.clear_caches().then_some(lblc::PERIOD)
+}
+
 impl PerNet for Control {
     fn id() -> &'static Id {
         &ID
@@ -135,6 +152,7 @@ impl PerNet for Control {
                 keeper: Job::new(netns.clone(), keep)?,
                 reaper: Job::new(netns.clone(), reap)?,
                 sweeper: Job::new(netns.clone(), sweep)?,
+                clearer: Job::new(netns.clone(), clear)?,
                 sizer,
                 netns: Contents(netns),
             },

@@ -15,19 +15,23 @@ use crate::{
             Writer, //
         },
         work::Job, //
-    }, //
+    },
+    HZ, //
 };
 use kernel::{
     ffi::c_int,
     prelude::*,
     sync::Arc, //
 };
-use rvs_core::table::{
-    CONN_LFACTOR_INIT_NET,
-    LFACTOR_MAX,
-    LFACTOR_MIN,
-    LFACTOR_OTHER_NET,
-    SVC_LFACTOR_INIT_NET, //
+use rvs_core::{
+    sched::lblc,
+    table::{
+        CONN_LFACTOR_INIT_NET,
+        LFACTOR_MAX,
+        LFACTOR_MIN,
+        LFACTOR_OTHER_NET,
+        SVC_LFACTOR_INIT_NET, //
+    }, //
 };
 
 /// The most connections there can be: C `IP_VS_CONN_MAX`.
@@ -50,6 +54,8 @@ pub(crate) struct Sysctl {
     run_estimation: I32,
     conn_lfactor: I32,
     svc_lfactor: I32,
+    lblc_expiration: I32,
+    lblcr_expiration: I32,
 }
 
 impl Sysctl {
@@ -61,6 +67,7 @@ impl Sysctl {
         } else {
             FIRST_CONN_MAX.load()
         };
+        let expiration = HZ.from_secs_u32(lblc::EXPIRATION_SECS) as i32;
         let lfactor = |first| if is_first { first } else { LFACTOR_OTHER_NET };
         Self {
             is_first,
@@ -74,6 +81,8 @@ impl Sysctl {
             run_estimation: I32::new(1),
             conn_lfactor: I32::new(lfactor(CONN_LFACTOR_INIT_NET)),
             svc_lfactor: I32::new(lfactor(SVC_LFACTOR_INIT_NET)),
+            lblc_expiration: I32::new(expiration),
+            lblcr_expiration: I32::new(expiration),
         }
     }
 
@@ -127,6 +136,16 @@ impl Sysctl {
     pub(crate) fn svc_lfactor(&self) -> i32 {
         self.svc_lfactor.load()
     }
+
+    /// How long lblc remembers an address that is not asked for; in jiffies, perhaps negative.
+    pub(crate) fn lblc_expiration(&self) -> i32 {
+        self.lblc_expiration.load()
+    }
+
+    /// The same of lblcr, and how long a set of destinations stays as it is.
+    pub(crate) fn lblcr_expiration(&self) -> i32 {
+        self.lblcr_expiration.load()
+    }
 }
 
 /// A row for a value that takes any integer.
@@ -177,6 +196,29 @@ static VARS: &[Var<Knobs>] = &[
         set: set_svc_lfactor,
         unset: None,
     },
+];
+
+/// A row for a time that is read and written in seconds and kept in jiffies: C `proc_dointvec_jiffies()`.
+macro_rules! seconds {
+    ($name:literal, $field:ident) => {
+        Var {
+            name: $name,
+            host_only: false,
+            get: |knobs| knobs.netns.sysctl.$field.load() / HZ.get() as i32,
+            set: |knobs, value, _| {
+                let jiffies = value.checked_mul(HZ.get() as i32).ok_or(EINVAL)?;
+                knobs.netns.sysctl.$field.store(jiffies);
+                Ok(())
+            },
+            unset: None,
+        }
+    };
+}
+
+/// Those that C registers with its modules `ip_vs_lblc` and `ip_vs_lblcr`; an unprivileged namespace has none of them.
+static CACHE_VARS: &[Var<Knobs>] = &[
+    seconds!(c"lblc_expiration", lblc_expiration),
+    seconds!(c"lblcr_expiration", lblcr_expiration),
 ];
 
 /// C `proc_do_conn_max()`: the host's administrator moves the limit, others stay below it.
@@ -240,6 +282,7 @@ pub(crate) struct Knobs {
 /// The files of a namespace.
 pub(crate) struct Files {
     _files: Registration<Knobs>,
+    _cache_files: Option<Registration<Knobs>>,
 }
 
 impl Files {
@@ -250,8 +293,14 @@ impl Files {
             sizer: sizer.clone(),
         };
         let knobs = Arc::new(knobs, GFP_KERNEL)?;
+        let files = |vars, knobs| Registration::new(netns.net(), c"net/ipv4/vs", vars, knobs);
         Ok(Self {
-            _files: Registration::new(netns.net(), c"net/ipv4/vs", VARS, knobs)?,
+            _cache_files: if netns.net().is_unprivileged() {
+                None
+            } else {
+                Some(files(CACHE_VARS, knobs.clone())?)
+            },
+            _files: files(VARS, knobs)?,
         })
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     },
     service::{
         self,
+        Flow,
         Service, //
     },
 };
@@ -216,7 +217,11 @@ fn begin<'g>(
         }
         return Err(Left::NoDest);
     }
-    let dest = service.schedule(ctx.g).ok_or(Left::NoDest)?;
+    let flow = Flow {
+        tuple,
+        sysctl: &ctx.netns.sysctl,
+    };
+    let dest = service.schedule(&flow, ctx.g).ok_or(Left::NoDest)?;
     let created = conns
         .create(
             &Param {

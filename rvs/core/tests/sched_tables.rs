@@ -376,6 +376,31 @@ fn slots_follow_changes() {
 }
 
 #[test]
+fn an_edit_needs_another_table_only_if_that_differs() {
+    let addr = Addr::ZERO;
+    let plan = |weight, last_weight| Planned {
+        addr: &addr,
+        port: 0,
+        weight,
+        last_weight,
+    };
+    for (kind, old, new, want) in [
+        (Kind::Sh, (1, 1), (2, 2), true),
+        (Kind::Sh, (1, 1), (0, 1), false),
+        (Kind::Sh, (2, 2), (0, 2), true),
+        (Kind::Sh, (0, 2), (0, 7), false),
+        (Kind::Mh, (2, 2), (0, 2), false),
+        (Kind::Mh, (0, 2), (2, 2), false),
+        (Kind::Mh, (0, 2), (3, 3), true),
+        (Kind::Dh, (1, 1), (2, 2), false),
+        (Kind::Rr, (1, 1), (2, 2), false),
+    ] {
+        let changed = table::is_changed_by(kind, plan(old.0, old.1), plan(new.0, new.1));
+        assert_eq!(changed, want, "{kind:?} {old:?} {new:?}");
+    }
+}
+
+#[test]
 fn options_are_flags() {
     for (flags, fallback, port) in [
         (0x27, false, false),

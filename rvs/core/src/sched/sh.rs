@@ -21,13 +21,24 @@ use core::iter::repeat_n;
 const BITS: u32 = 8;
 
 /// Slots of the table.
-pub(super) const SIZE: usize = 1 << BITS;
+pub(super) const SIZE: usize = SLOTS as usize;
+
+const SLOTS: u32 = 1 << BITS;
+
+/// How many slots in a row a destination of this weight has.
+pub(super) const fn slots(weight: i32) -> u32 {
+    if weight > 1 {
+        weight.unsigned_abs()
+    } else {
+        1
+    }
+}
 
 /// Destinations in turn, each with as many slots in a row as its weight says, and one at least.
 pub(super) fn fill<'a>(plan: impl Iterator<Item = Planned<'a>> + Clone, table: &mut [Slot]) {
     let turns = (0..)
         .zip(plan)
-        .flat_map(|(i, dest)| repeat_n(i, dest.weight.max(1).unsigned_abs() as usize))
+        .flat_map(|(i, dest)| repeat_n(i, slots(dest.weight) as usize))
         .cycle();
     for (slot, i) in table.iter_mut().zip(turns) {
         *slot = i;
@@ -38,8 +49,8 @@ pub(super) fn fill<'a>(plan: impl Iterator<Item = Planned<'a>> + Clone, table: &
 #[inline]
 pub(super) fn pick<P: Pool + ?Sized>(pool: &P, flow: &impl Flow, options: Options) -> Pick {
     let client = client(flow, options);
-    table::pick(pool, options.fallback, SIZE as u32, |offset| {
-        hash_32(client, BITS).wrapping_add(offset) % SIZE as u32
+    table::pick(pool, options.fallback, SLOTS, |offset| {
+        hash_32(client, BITS).wrapping_add(offset) % SLOTS
     })
 }
 

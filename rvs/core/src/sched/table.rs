@@ -52,9 +52,13 @@ pub const fn size(kind: Kind) -> Option<usize> {
     }
 }
 
-/// Whether weights matter to the table of a scheduler, so that an edited destination takes a new one.
-pub const fn has_weights(kind: Kind) -> bool {
-    matches!(kind, Kind::Sh | Kind::Mh)
+/// Whether a destination that is edited makes for another table.
+pub const fn is_changed_by(kind: Kind, old: Planned<'_>, new: Planned<'_>) -> bool {
+    match kind {
+        Kind::Sh => sh::slots(old.weight) != sh::slots(new.weight),
+        Kind::Mh => old.last_weight != new.last_weight,
+        _ => false,
+    }
 }
 
 /// Whether the table of a scheduler has room for so many destinations.
