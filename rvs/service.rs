@@ -272,6 +272,7 @@ impl Service {
     }
 
     /// Gets ready to bring a removed service back, without destinations. May sleep.
+    #[inline(never)]
     pub(crate) fn prepare_return(scheduler: Kind) -> Result<Start> {
         let backends = Backends {
             kind: scheduler,
@@ -286,6 +287,7 @@ impl Service {
 
     /// Brings a removed service back as a new one that only shares its memory, and that of its destinations, with the
     /// old. `prepared` is for the scheduler of `settings`.
+    #[inline(never)]
     pub(crate) fn return_as(&self, settings: &Settings, prepared: Start) {
         self.life.add(1);
         self.stats.zero();
@@ -433,7 +435,7 @@ impl Service {
         if sched::table::has_room(kind, dests.len()) {
             let walks = sched::table::scratch(kind, dests.len());
             let mut walks = KVVec::from_elem(Default::default(), walks, GFP_KERNEL)?;
-            let plan = Iterator::zip(0.., dests).map(|(i, dest)| {
+            let plan = Iterator::zip(0..dests.len(), dests).map(|(i, dest)| {
                 let (weight, last_weight) = match draft.weights {
                     Some((at, weight, last)) if at == i => (weight, last),
                     _ => (dest.weight(), dest.last_weight()),

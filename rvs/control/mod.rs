@@ -136,6 +136,12 @@ fn clear(netns: &Netns) -> Option<u32> {
     netns.clear_caches().then_some(lblc::PERIOD)
 }
 
+// Not inlined many times into one frame.
+#[inline(never)]
+fn job(netns: &Arc<Netns>, run: fn(&Netns) -> Option<u32>) -> Result<Job<Netns>> {
+    Job::new(netns.clone(), run)
+}
+
 impl PerNet for Control {
     fn id() -> &'static Id {
         &ID
@@ -143,16 +149,16 @@ impl PerNet for Control {
 
     fn init(net: Handle) -> Result<KBox<Self>> {
         let netns = Netns::new(net, conn_limits())?;
-        let sizer = Arc::new(Job::new(netns.clone(), fit)?, GFP_KERNEL)?;
+        let sizer = Arc::new(job(&netns, fit)?, GFP_KERNEL)?;
         Ok(KBox::new(
             Self {
                 _proc: proc::Files::new(&netns)?,
                 _sysctl: sysctl::Files::new(&netns, &sizer)?,
-                estimator: Job::new(netns.clone(), estimate)?,
-                keeper: Job::new(netns.clone(), keep)?,
-                reaper: Job::new(netns.clone(), reap)?,
-                sweeper: Job::new(netns.clone(), sweep)?,
-                clearer: Job::new(netns.clone(), clear)?,
+                estimator: job(&netns, estimate)?,
+                keeper: job(&netns, keep)?,
+                reaper: job(&netns, reap)?,
+                sweeper: job(&netns, sweep)?,
+                clearer: job(&netns, clear)?,
                 sizer,
                 netns: Contents(netns),
             },

@@ -287,6 +287,8 @@ pub(crate) struct Files {
 
 impl Files {
     /// Creates them.
+    // For its frame, which holds rows of both tables.
+    #[inline(never)]
     pub(crate) fn new(netns: &Arc<Netns>, sizer: &Arc<Job<Netns>>) -> Result<Self> {
         let knobs = Knobs {
             netns: netns.clone(),

@@ -63,8 +63,9 @@ impl Cached for Arc<Dest> {
     }
 }
 
-/// The destinations of an address, the newest first: `struct ip_vs_dest_set`.
+/// The destinations of an address: `struct ip_vs_dest_set`.
 pub(crate) struct Set {
+    /// The newest last.
     dests: KVec<Arc<Dest>>,
     /// When a destination came or went last, in jiffies.
     changed: u32,
@@ -86,17 +87,24 @@ impl Set {
         if self.dests.iter().any(|other| Arc::ptr_eq(other, &dest)) {
             return;
         }
-        let added = self
-            .dests
-            .reserve(1, GFP_ATOMIC | __GFP_NOWARN)
-            .is_ok_and(|()| self.dests.insert_within_capacity(0, dest).is_ok());
-        if added {
+        if push(&mut self.dests, dest) {
             self.changed = now;
         }
     }
 
+    /// Where destination `i` is: the newest is the first, and the last in memory.
+    fn place(&self, i: usize) -> usize {
+        self.dests.len().wrapping_sub(i).wrapping_sub(1)
+    }
+
+    /// Destination `i`.
+    fn get(&self, i: usize) -> Option<&Arc<Dest>> {
+        self.dests.get(self.place(i))
+    }
+
     fn remove(&mut self, i: usize, now: u32) {
-        if self.dests.remove(i).is_ok() {
+        let at = self.place(i);
+        if take(&mut self.dests, at).is_some() {
             self.changed = now;
         }
     }
@@ -104,9 +112,9 @@ impl Set {
 
 impl Cached for Set {
     fn forget_removed(&mut self) -> bool {
-        for i in (0..self.dests.len()).rev() {
-            if self.dests.get(i).is_some_and(|dest| !dest.available()) {
-                drop(self.dests.remove(i));
+        for at in (0..self.dests.len()).rev() {
+            if self.dests.get(at).is_some_and(|dest| !dest.available()) {
+                drop(take(&mut self.dests, at));
             }
         }
         !self.dests.is_empty()
@@ -119,25 +127,25 @@ impl Pool for Set {
     }
 
     fn weight(&self, i: usize) -> i32 {
-        self.dests.get(i).map_or(0, |dest| dest.weight())
+        self.get(i).map_or(0, |dest| dest.weight())
     }
 
     fn overloaded(&self, i: usize) -> bool {
-        self.dests.get(i).is_none_or(|dest| dest.overloaded())
+        self.get(i).is_none_or(|dest| dest.overloaded())
     }
 
     fn active(&self, i: usize) -> u32 {
-        self.dests.get(i).map_or(0, |dest| dest.active())
+        self.get(i).map_or(0, |dest| dest.active())
     }
 
     fn total(&self, i: usize) -> u32 {
-        self.dests.get(i).map_or(0, |dest| dest.total())
+        self.get(i).map_or(0, |dest| dest.total())
     }
 }
 
 impl lblcr::Set for Set {
     fn available(&self, i: usize) -> bool {
-        self.dests.get(i).is_some_and(|dest| dest.available())
+        self.get(i).is_some_and(|dest| dest.available())
     }
 }
 
@@ -202,7 +210,7 @@ impl<V: Cached> Cache<V> {
             value,
         };
         let chain = self.chain(addr);
-        if chain.is_some_and(|chain| chain.push(entry, GFP_ATOMIC | __GFP_NOWARN).is_ok()) {
+        if chain.is_some_and(|chain| push(chain, entry)) {
             self.entries = self.entries.saturating_add(1);
         }
     }
@@ -247,7 +255,7 @@ impl<V: Cached> Cache<V> {
                 .idle
                 .is_some_and(|idle| lblc::overdue(work.now, entry.used, idle) >= 0);
             if is_idle || (work.removed && !entry.value.forget_removed()) {
-                take(chain, i);
+                drop(take(chain, i));
                 self.entries = self.entries.saturating_sub(1);
                 work.goal = work.goal.saturating_sub(u32::from(is_idle));
             }
@@ -265,12 +273,33 @@ impl<V: Cached> Cache<V> {
     }
 }
 
-/// Removes an element; the last one takes its place.
-fn take<T>(vec: &mut KVec<T>, i: usize) {
-    let last = vec.pop();
-    if let (Some(place), Some(last)) = (vec.get_mut(i), last) {
-        *place = last;
+/// Appends an element; returns whether there was memory for it. Does not sleep. `KVec::push()` has checks that panic.
+fn push<T>(vec: &mut KVec<T>, element: T) -> bool {
+    if vec.len() == vec.capacity() {
+        let room = vec.len().saturating_mul(2).max(2);
+        let Ok(mut larger) = KVec::with_capacity(room, GFP_ATOMIC | __GFP_NOWARN) else {
+            return false;
+        };
+        while let Some(last) = vec.pop() {
+            // There is room for all.
+            let _ = larger.push_within_capacity(last);
+        }
+        larger.reverse();
+        *vec = larger;
     }
+    vec.push_within_capacity(element).is_ok()
+}
+
+/// Removes the element at an index. `KVec::remove()` has checks that panic.
+fn take<T>(vec: &mut KVec<T>, at: usize) -> Option<T> {
+    if at >= vec.len() {
+        return None;
+    }
+    let mut moving = vec.pop()?;
+    for place in vec.get_mut(at..).into_iter().flatten().rev() {
+        core::mem::swap(place, &mut moving);
+    }
+    Some(moving)
 }
 
 /// The clearing of a cache, in progress.
@@ -289,6 +318,8 @@ pub(crate) struct Clearance {
 }
 
 /// C `ip_vs_lblc_schedule()`.
+// Out of the way of the other schedulers.
+#[inline(never)]
 pub(super) fn lblc(cache: &mut Lblc, backends: &Backends, flow: &Flow<'_>) -> Pick {
     let now = time::jiffies();
     let choose = || lblc::pick(backends);
@@ -314,13 +345,15 @@ pub(super) fn lblc(cache: &mut Lblc, backends: &Backends, flow: &Flow<'_>) -> Pi
 }
 
 /// C `ip_vs_lblcr_schedule()`.
+// As above.
+#[inline(never)]
 pub(super) fn lblcr(cache: &mut Lblcr, backends: &Backends, flow: &Flow<'_>) -> Pick {
     let now = time::jiffies();
     let choose = || lblcr::pick(backends);
     let dest_of = |pick: Pick| backends.dests.get(pick.dest()?).cloned();
 
     if let Some(set) = cache.get(flow.target(), now) {
-        let least = lblcr::least(set).and_then(|i| usable(set.dests.get(i)?, backends));
+        let least = lblcr::least(set).and_then(|i| usable(set.get(i)?, backends));
         let expiration = flow.sysctl.lblcr_expiration();
         if set.len() > 1 && lblc::overdue(now, set.changed, expiration) > 0 {
             if let Some(most) = lblcr::most(set) {

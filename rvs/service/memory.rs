@@ -30,17 +30,17 @@ pub(crate) enum Memory {
     /// Of those that remember a place in the list, or nothing.
     State(State),
     /// The cache of lblc.
-    Lblc(Lblc),
+    Lblc(KBox<Lblc>),
     /// The cache of lblcr.
-    Lblcr(Lblcr),
+    Lblcr(KBox<Lblcr>),
 }
 
 impl Memory {
     /// For a service without destinations. May sleep.
     pub(crate) fn new(kind: Kind) -> Result<Self> {
         Ok(match kind {
-            Kind::Lblc => Self::Lblc(Lblc::new()?),
-            Kind::Lblcr => Self::Lblcr(Lblcr::new()?),
+            Kind::Lblc => Self::Lblc(KBox::new(Lblc::new()?, GFP_KERNEL)?),
+            Kind::Lblcr => Self::Lblcr(KBox::new(Lblcr::new()?, GFP_KERNEL)?),
             _ => Self::State(State::new(kind)),
         })
     }

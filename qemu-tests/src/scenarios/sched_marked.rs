@@ -234,7 +234,7 @@ impl Service {
 /// An address as one number: its words of 32 bits, summed without carry.
 pub fn fold(addr: IpAddr) -> u32 {
     octets(addr).chunks(4).fold(0, |sum, word| {
-        word.iter().fold(0, |n, b| n << 8 | u32::from(*b)) ^ sum
+        word.iter().fold(0, |n, b| (n << 8) | u32::from(*b)) ^ sum
     })
 }
 

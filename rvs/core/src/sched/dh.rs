@@ -12,7 +12,8 @@ use super::{
         folded,
         hash_32,
         Planned,
-        Slot, //
+        Slot,
+        EMPTY, //
     },
     Flow,
     Options,
@@ -28,7 +29,7 @@ pub(super) const SIZE: usize = 1 << BITS;
 
 /// Destinations in turn, one slot each.
 pub(super) fn fill<'a>(plan: impl Iterator<Item = Planned<'a>> + Clone, table: &mut [Slot]) {
-    let turns = (0..).zip(plan).map(|(i, _)| i).cycle();
+    let turns = (0..EMPTY).zip(plan).map(|(i, _)| i).cycle();
     for (slot, i) in table.iter_mut().zip(turns) {
         *slot = i;
     }

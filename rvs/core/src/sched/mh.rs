@@ -105,7 +105,7 @@ pub(super) fn fill<'a>(
 
     // Every round takes a slot at least: that of the highest weight.
     for _round in 0..PRIME {
-        for (i, walk) in (0..).zip(walks.iter_mut()) {
+        for (i, walk) in (0..EMPTY).zip(walks.iter_mut()) {
             for _ in 0..walk.turn {
                 if !walk.take(table, i) {
                     return;

@@ -8,7 +8,8 @@ use super::{
         folded,
         hash_32,
         Planned,
-        Slot, //
+        Slot,
+        EMPTY, //
     },
     Flow,
     Options,
@@ -36,7 +37,7 @@ pub(super) const fn slots(weight: i32) -> u32 {
 
 /// Destinations in turn, each with as many slots in a row as its weight says, and one at least.
 pub(super) fn fill<'a>(plan: impl Iterator<Item = Planned<'a>> + Clone, table: &mut [Slot]) {
-    let turns = (0..)
+    let turns = (0..EMPTY)
         .zip(plan)
         .flat_map(|(i, dest)| repeat_n(i, slots(dest.weight) as usize))
         .cycle();
