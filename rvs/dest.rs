@@ -225,6 +225,11 @@ impl Dest {
         self.weight.load()
     }
 
+    /// The latest weight that was not zero, or the one it was added with.
+    pub(crate) fn last_weight(&self) -> i32 {
+        self.last_weight.load()
+    }
+
     /// Whether the service still has it: `IP_VS_DEST_CF_AVAILABLE`.
     #[inline]
     pub(crate) fn available(&self) -> bool {

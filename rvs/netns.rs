@@ -335,7 +335,7 @@ impl Netns {
         } else {
             None
         };
-        let prepared = service.prepare_add(&dest)?;
+        let prepared = service.prepare_add(&dest, settings)?;
 
         // Nothing fails from here on.
         if !dest.available() {
@@ -387,6 +387,7 @@ impl Netns {
             (false, true) => Some(self.services.prepare_server(&dest)?),
             _ => None,
         };
+        let prepared = service.prepare_edit((index, &dest), settings)?;
 
         // Nothing fails from here on.
         if dest.is_masq() && !will_be_masq {
@@ -396,7 +397,7 @@ impl Netns {
         if let Some(server) = server {
             self.services.add_server(server, &dest);
         }
-        service.edited(index);
+        service.publish(prepared);
         Ok(())
     }
 
@@ -428,6 +429,13 @@ impl Netns {
     /// Lets removed destinations go for good that have been idle for long. Returns whether there are others.
     pub(crate) fn sweep_trash(&self) -> bool {
         self.configure(|_| self.trash.sweep())
+    }
+
+    /// Clears the caches of schedulers, once every [`service::lblc::PERIOD`]. Returns whether there are any.
+    pub(crate) fn clear_caches(&self) -> bool {
+        let mut any = false;
+        self.each_service(|service, _| any |= service.clear_cache(&self.sysctl));
+        any
     }
 
     /// Starts all statistics over: `ip_vs_zero_all()`.

@@ -5,17 +5,26 @@
 //! A service's destinations are a snapshot: an immutable array, newest first, that packets read under RCU and that
 //! configuration replaces as a whole. Weights and counters live in the destinations and change in place.
 
+mod flow;
+pub(crate) mod lblc;
+mod memory;
 mod table;
 pub(crate) mod trash;
 
-pub(crate) use table::{
-    PerFamily,
-    Services,
-    SERVERS,
-    SERVICES, //
+pub(crate) use {
+    flow::Flow,
+    table::{
+        PerFamily,
+        Services,
+        SERVERS,
+        SERVICES, //
+    },
 };
 
+use memory::Memory;
+
 use crate::{
+    control::sysctl::Sysctl,
     dest::{
         self,
         Dest, //
@@ -31,6 +40,7 @@ use crate::{
             RcuCell, //
         }, //
     },
+    refusal::Refusal,
     stats::Stats,
     HZ, //
 };
@@ -54,11 +64,16 @@ use rvs_core::{
     },
     sched::{
         self,
+        table::{
+            Planned,
+            Slot,
+            EMPTY, //
+        },
         Change,
         Kind,
+        Options,
         Pick,
-        Pool,
-        State, //
+        Pool, //
     },
     uapi::svc_flag, //
 };
@@ -121,6 +136,8 @@ pub(crate) struct Settings {
 pub(crate) struct Backends {
     kind: Kind,
     dests: KVec<Arc<Dest>>,
+    /// The table of a scheduler that has one; empty without destinations.
+    table: KVVec<Slot>,
 }
 
 impl Backends {
@@ -160,12 +177,58 @@ impl Pool for Backends {
     fn total(&self, i: usize) -> u32 {
         self.dests.get(i).map_or(0, |dest| dest.total())
     }
+
+    #[inline]
+    fn table(&self) -> &[Slot] {
+        &self.table
+    }
 }
 
 /// A prepared change of a service's destinations, which cannot fail any more.
 pub(crate) struct Prepared {
-    backends: RcuBox<Backends>,
+    /// `None`: those that there are.
+    backends: Option<RcuBox<Backends>>,
     change: Change,
+}
+
+/// A prepared start of a scheduler, which cannot fail any more.
+pub(crate) struct Start {
+    backends: RcuBox<Backends>,
+    memory: Memory,
+}
+
+/// The destinations that a snapshot is made of, seen from the present one.
+struct Draft<'a> {
+    /// Another scheduler than at present.
+    kind: Option<Kind>,
+    /// A destination at the head.
+    add: Option<&'a Arc<Dest>>,
+    /// The index of one to leave out.
+    skip: Option<usize>,
+    /// The index, in the new snapshot, of one whose weight is going to change to this, and its latest one that was not
+    /// zero.
+    weights: Option<(usize, i32, i32)>,
+    change: Change,
+}
+
+impl Draft<'_> {
+    const SAME: Self = Draft {
+        kind: None,
+        add: None,
+        skip: None,
+        weights: None,
+        change: Change::Reset,
+    };
+}
+
+/// A destination as tables are made of it.
+fn planned(dest: &Dest, weight: i32, last_weight: i32) -> Planned<'_> {
+    Planned {
+        addr: dest.addr(),
+        port: dest.port(),
+        weight,
+        last_weight,
+    }
 }
 
 /// A virtual service.
@@ -178,7 +241,7 @@ pub(crate) struct Service {
     netmask: U32,
     backends: RcuCell<Backends>,
     /// What the scheduler remembers between two picks: C `sched_data`, `sched_lock`.
-    state: SpinBh<State>,
+    memory: SpinBh<Memory>,
     /// How often it was removed and came back, with its destinations: see [`trash`].
     life: U32,
     /// How many of its destinations are in the trash.
@@ -192,18 +255,15 @@ impl Service {
     /// Makes a service without destinations that nobody knows yet. May sleep.
     #[inline(never)]
     pub(crate) fn new(id: Id, settings: &Settings) -> Result<Arc<Self>> {
+        let Start { backends, memory } = Self::prepare_return(settings.scheduler)?;
         // Written where it stays: the structure is large for a stack.
         let init = try_init!(Self {
             id,
             flags: U32::new(settings.flags | svc_flag::HASHED),
             timeout: U32::new(settings.timeout),
             netmask: U32::new(settings.netmask),
-            backends: RcuCell::new(Self::prepare_return(settings.scheduler)?),
-            state: SpinBh::new(
-                State::new(settings.scheduler),
-                c_str!("rvs_sched"),
-                static_lock_class!(),
-            ),
+            backends: RcuCell::new(backends),
+            memory: SpinBh::new(memory, c_str!("rvs_sched"), static_lock_class!()),
             life: U32::new(0),
             in_trash: U32::new(0),
             stats: Stats::new()?,
@@ -212,23 +272,38 @@ impl Service {
     }
 
     /// Gets ready to bring a removed service back, without destinations. May sleep.
-    pub(crate) fn prepare_return(scheduler: Kind) -> Result<RcuBox<Backends>> {
+    #[inline(never)]
+    pub(crate) fn prepare_return(scheduler: Kind) -> Result<Start> {
         let backends = Backends {
             kind: scheduler,
             dests: KVec::new(),
+            table: KVVec::new(),
         };
-        RcuBox::new(backends, GFP_KERNEL)
+        Ok(Start {
+            backends: RcuBox::new(backends, GFP_KERNEL)?,
+            memory: Memory::new(scheduler)?,
+        })
     }
 
     /// Brings a removed service back as a new one that only shares its memory, and that of its destinations, with the
     /// old. `prepared` is for the scheduler of `settings`.
-    pub(crate) fn return_as(&self, settings: &Settings, prepared: RcuBox<Backends>) {
+    #[inline(never)]
+    pub(crate) fn return_as(&self, settings: &Settings, prepared: Start) {
         self.life.add(1);
         self.stats.zero();
         self.store(settings);
-        let mut state = self.state.lock();
-        *state = State::new(settings.scheduler);
-        self.backends.replace(Some(prepared));
+        self.start(prepared);
+    }
+
+    /// Puts a scheduler to work.
+    fn start(&self, prepared: Start) {
+        let old = {
+            let mut memory = self.memory.lock();
+            self.backends.replace(Some(prepared.backends));
+            core::mem::replace(&mut *memory, prepared.memory)
+        };
+        // It may be large: not under the lock.
+        drop(old);
     }
 
     /// Tells one life of the service from another.
@@ -265,15 +340,16 @@ impl Service {
     }
 
     /// Chooses a destination for a new connection, and logs if there is none.
-    pub(crate) fn schedule<'g>(&'g self, g: &'g Held) -> Option<&'g Arc<Dest>> {
+    pub(crate) fn schedule<'g>(&'g self, flow: &Flow<'_>, g: &'g Held) -> Option<&'g Arc<Dest>> {
+        let options = Options::from_flags(self.flags());
         let backends = self.backends.load(g)?;
-        let (backends, pick) = match sched::pick_stateless(backends.kind, backends) {
+        let (backends, pick) = match sched::pick_stateless(backends.kind, backends, flow, options) {
             Some(pick) => (backends, pick),
             None => {
-                let mut state = self.state.lock();
-                // The snapshot that belongs to the state: both change under the lock.
+                let mut memory = self.memory.lock();
+                // The snapshot that belongs to the memory: both change under the lock.
                 let backends = self.backends.load(g)?;
-                (backends, state.pick(backends))
+                (backends, memory.pick(backends, flow, options))
             }
         };
         match pick {
@@ -294,8 +370,8 @@ impl Service {
         }
     }
 
-    /// Takes over settings; nothing changes on failure. C `ip_vs_edit_service()`.
-    pub(crate) fn configure(&self, settings: &Settings) -> Result {
+    /// Takes over settings; nothing changes on failure. C `ip_vs_edit_service()`. May sleep.
+    pub(crate) fn configure(&self, settings: &Settings) -> Result<(), Refusal> {
         let old = rcu::read(|g| self.backends(g).map(Backends::scheduler));
         if old.is_some_and(|kind| kind != settings.scheduler) {
             self.change_scheduler(settings.scheduler)?;
@@ -310,38 +386,78 @@ impl Service {
         self.netmask.store(settings.netmask);
     }
 
-    fn change_scheduler(&self, kind: Kind) -> Result {
-        let new = self.copy(Some(kind), None, None)?;
-        let mut state = self.state.lock();
-        *state = State::with_pool(kind, &*new);
-        self.backends.replace(Some(new));
+    fn change_scheduler(&self, kind: Kind) -> Result<(), Refusal> {
+        let backends = self.copy(Draft {
+            kind: Some(kind),
+            ..Draft::SAME
+        })?;
+        let memory = Memory::with_pool(kind, &backends)?;
+        self.start(Start { backends, memory });
         Ok(())
     }
 
-    /// Makes a copy of the present snapshot: with another scheduler, with a destination at the head, without the one at
-    /// an index. Nobody else changes the snapshot meanwhile: the configuration is locked. May sleep.
+    /// Makes another snapshot. Nobody else changes the present one meanwhile: the configuration is locked. May sleep.
     #[inline(never)]
-    fn copy(
-        &self,
-        kind: Option<Kind>,
-        add: Option<&Arc<Dest>>,
-        skip: Option<usize>,
-    ) -> Result<RcuBox<Backends>> {
+    fn copy(&self, draft: Draft<'_>) -> Result<RcuBox<Backends>, Refusal> {
         let len = rcu::read(|g| self.backends(g).map_or(0, |old| old.dests.len()));
         let room = len.checked_add(1).ok_or(ENOMEM)?;
         let mut dests = KVec::with_capacity(room, GFP_KERNEL)?;
         let kind = rcu::read(|g| {
             let old = self.backends(g).ok_or(ESRCH)?;
             let kept = Iterator::zip(0..old.dests.len(), &old.dests);
-            let kept = kept.filter(|(i, _)| Some(*i) != skip).map(|(_, dest)| dest);
-            for dest in Iterator::chain(add.into_iter(), kept) {
+            let kept = kept
+                .filter(|(i, _)| Some(*i) != draft.skip)
+                .map(|(_, dest)| dest);
+            for dest in Iterator::chain(draft.add.into_iter(), kept) {
                 dests
                     .push_within_capacity(dest.clone())
                     .map_err(|_| ENOMEM)?;
             }
-            Ok::<_, Error>(kind.unwrap_or(old.kind))
+            Ok::<_, Error>(draft.kind.unwrap_or(old.kind))
         })?;
-        RcuBox::new(Backends { kind, dests }, GFP_KERNEL)
+        let table = self.table(kind, &dests, &draft)?;
+        Ok(RcuBox::new(Backends { kind, dests, table }, GFP_KERNEL)?)
+    }
+
+    /// Makes the table of a scheduler that has one. May sleep.
+    #[inline(never)]
+    fn table(
+        &self,
+        kind: Kind,
+        dests: &[Arc<Dest>],
+        draft: &Draft<'_>,
+    ) -> Result<KVVec<Slot>, Refusal> {
+        let size = match sched::table::size(kind) {
+            Some(size) if !dests.is_empty() => size,
+            _ => return Ok(KVVec::new()),
+        };
+        let mut table = KVVec::from_elem(EMPTY, size, GFP_KERNEL)?;
+        if sched::table::has_room(kind, dests.len()) {
+            let walks = sched::table::scratch(kind, dests.len());
+            let mut walks = KVVec::from_elem(Default::default(), walks, GFP_KERNEL)?;
+            let plan = Iterator::zip(0..dests.len(), dests).map(|(i, dest)| {
+                let (weight, last_weight) = match draft.weights {
+                    Some((at, weight, last)) if at == i => (weight, last),
+                    _ => (dest.weight(), dest.last_weight()),
+                };
+                planned(dest, weight, last_weight)
+            });
+            sched::table::fill(kind, self.id.family, plan, &mut table, &mut walks);
+        } else if draft.kind.is_some() {
+            return Err(Refusal::new(
+                EINVAL,
+                c"the service has more destinations than the scheduler's table has slots",
+            ));
+        } else {
+            // As in C the others keep their slots, and a new one gets none.
+            rcu::read(|g| {
+                let old = self.backends(g).map_or(&[][..], |old| &old.table[..]);
+                for (new, old) in Iterator::zip(table.iter_mut(), old) {
+                    *new = sched::table::moved(*old, draft.change);
+                }
+            });
+        }
+        Ok(table)
     }
 
     /// The destination with this id, and where it is.
@@ -355,42 +471,101 @@ impl Service {
         })
     }
 
-    /// Gets ready to add `dest`. May sleep.
-    pub(crate) fn prepare_add(&self, dest: &Arc<Dest>) -> Result<Prepared> {
+    /// Gets ready to add `dest`, which is going to have these settings. May sleep.
+    pub(crate) fn prepare_add(
+        &self,
+        dest: &Arc<Dest>,
+        settings: &dest::Settings,
+    ) -> Result<Prepared, Refusal> {
+        let change = Change::Added(0);
+        let backends = self.copy(Draft {
+            add: Some(dest),
+            weights: Some((0, settings.weight, settings.weight)),
+            change,
+            ..Draft::SAME
+        })?;
         Ok(Prepared {
-            backends: self.copy(None, Some(dest), None)?,
-            change: Change::Added(0),
+            backends: Some(backends),
+            change,
         })
     }
 
     /// Gets ready to remove the destination at `index`. May sleep.
-    pub(crate) fn prepare_remove(&self, index: usize) -> Result<Prepared> {
+    pub(crate) fn prepare_remove(&self, index: usize) -> Result<Prepared, Refusal> {
+        let change = Change::Removed(index);
+        let backends = self.copy(Draft {
+            skip: Some(index),
+            change,
+            ..Draft::SAME
+        })?;
         Ok(Prepared {
-            backends: self.copy(None, None, Some(index))?,
-            change: Change::Removed(index),
+            backends: Some(backends),
+            change,
         })
+    }
+
+    /// Gets ready to give the destination at `index` these settings. May sleep.
+    pub(crate) fn prepare_edit(
+        &self,
+        (index, dest): (usize, &Dest),
+        settings: &dest::Settings,
+    ) -> Result<Prepared, Refusal> {
+        let change = Change::Updated(index);
+        let last_weight = match settings.weight {
+            0 => dest.last_weight(),
+            weight => weight,
+        };
+        let old = planned(dest, dest.weight(), dest.last_weight());
+        let new = planned(dest, settings.weight, last_weight);
+        let kind = rcu::read(|g| self.backends(g).map(Backends::scheduler));
+        let backends = match kind {
+            Some(kind) if sched::table::is_changed_by(kind, old, new) => {
+                Some(self.copy(Draft {
+                    weights: Some((index, settings.weight, last_weight)),
+                    change,
+                    ..Draft::SAME
+                })?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { backends, change })
     }
 
     /// Makes a prepared change visible. The configuration must have been locked since it was prepared.
     pub(crate) fn publish(&self, prepared: Prepared) {
-        let mut state = self.state.lock();
-        state.on_change(prepared.change, &*prepared.backends);
-        self.backends.replace(Some(prepared.backends));
-    }
-
-    /// Tells the scheduler that the destination at `index` was edited.
-    pub(crate) fn edited(&self, index: usize) {
-        rcu::read(|g| {
-            let mut state = self.state.lock();
-            if let Some(backends) = self.backends.load(g) {
-                state.on_change(Change::Updated(index), backends);
+        let mut memory = self.memory.lock();
+        match prepared.backends {
+            Some(backends) => {
+                memory.on_change(prepared.change, &backends);
+                self.backends.replace(Some(backends));
             }
-        });
+            None => rcu::read(|g| {
+                if let Some(backends) = self.backends.load(g) {
+                    memory.on_change(prepared.change, backends);
+                }
+            }),
+        }
     }
 
     /// Lets all destinations go: the service is going. Breaks the circle of references between them.
     pub(crate) fn retire(&self) {
-        self.backends.clear();
+        let old = {
+            let mut memory = self.memory.lock();
+            self.backends.clear();
+            core::mem::replace(&mut *memory, Memory::none())
+        };
+        // It may be large: not under the lock.
+        drop(old);
+    }
+
+    /// Clears the cache of a scheduler that has one, which it must be asked for once every [`lblc::PERIOD`]; returns
+    /// whether it has one. C `ip_vs_lblc_check_expire()`.
+    pub(crate) fn clear_cache(&self, sysctl: &Sysctl) -> bool {
+        let Some(mut work) = self.memory.lock().tick(sysctl) else {
+            return false;
+        };
+        while self.memory.lock().clear_some(&mut work) {}
+        true
     }
 
     /// Calls `f` for each destination, newest first.

@@ -11,7 +11,23 @@ use crate::scenario::Peer;
 use crate::wait::until_true;
 
 /// What the C peer consists of in this scope, in the order of loading.
-const C_MODULES: &[&str] = &["ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc"];
+const C_MODULES: &[&str] = &[
+    "ip_vs",
+    "ip_vs_rr",
+    "ip_vs_wrr",
+    "ip_vs_lc",
+    "ip_vs_wlc",
+    "ip_vs_fo",
+    "ip_vs_ovf",
+    "ip_vs_lblc",
+    "ip_vs_lblcr",
+    "ip_vs_dh",
+    "ip_vs_sh",
+    "ip_vs_mh",
+    "ip_vs_sed",
+    "ip_vs_nq",
+    "ip_vs_twos",
+];
 
 /// Whether a module is in the kernel.
 pub fn loaded(name: &str) -> Result<bool> {

@@ -128,6 +128,11 @@ void rvs_helper_random(void *buf, size_t len)
 	get_random_bytes(buf, len);
 }
 
+u32 rvs_helper_random_up_to(u32 max)
+{
+	return get_random_u32_inclusive(0, max);
+}
+
 void rvs_helper_spin_lock_bh(spinlock_t *lock)
 {
 	spin_lock_bh(lock);

@@ -24,7 +24,10 @@ use crate::{
         rcu::Held,
         work::Job, //
     },
-    service::trash::SWEEP,
+    service::{
+        lblc,
+        trash::SWEEP, //
+    },
     HZ, //
 };
 use kernel::{
@@ -33,6 +36,7 @@ use kernel::{
 };
 use rvs_core::{
     estimate::PERIOD_SECS,
+    sched::Kind,
     table::Limits, //
 };
 
@@ -49,6 +53,7 @@ pub(crate) struct Control {
     keeper: Job<Netns>,
     reaper: Job<Netns>,
     sweeper: Job<Netns>,
+    clearer: Job<Netns>,
     sizer: Arc<Job<Netns>>,
     netns: Contents,
 }
@@ -71,6 +76,13 @@ impl Control {
         self.sizer.start(1);
         self.estimator.start(HZ.from_secs_u32(PERIOD_SECS));
         self.keeper.start(1);
+    }
+
+    /// Starts the work that a service of this scheduler needs.
+    fn has_scheduler(&self, kind: Kind) {
+        if kind.has_cache() {
+            self.clearer.start(lblc::PERIOD);
+        }
     }
 
     /// Starts the work that a new destination needs.
@@ -128,6 +140,17 @@ fn sweep(netns: &Netns) -> Option<u32> {
     netns.sweep_trash().then_some(SWEEP)
 }
 
+/// Clears the caches of lblc and lblcr.
+fn clear(netns: &Netns) -> Option<u32> {
+    netns.clear_caches().then_some(lblc::PERIOD)
+}
+
+// Not inlined many times into one frame.
+#[inline(never)]
+fn job(netns: &Arc<Netns>, run: fn(&Netns) -> Option<u32>) -> Result<Job<Netns>> {
+    Job::new(netns.clone(), run)
+}
+
 impl PerNet for Control {
     fn id() -> &'static Id {
         &ID
@@ -135,15 +158,16 @@ impl PerNet for Control {
 
     fn init(net: Handle) -> Result<KBox<Self>> {
         let netns = Netns::new(net, conn_limits())?;
-        let sizer = Arc::new(Job::new(netns.clone(), fit)?, GFP_KERNEL)?;
+        let sizer = Arc::new(job(&netns, fit)?, GFP_KERNEL)?;
         Ok(KBox::new(
             Self {
                 _proc: proc::Files::new(&netns)?,
                 _sysctl: sysctl::Files::new(&netns, &sizer)?,
-                estimator: Job::new(netns.clone(), estimate)?,
-                keeper: Job::new(netns.clone(), keep)?,
-                reaper: Job::new(netns.clone(), reap)?,
-                sweeper: Job::new(netns.clone(), sweep)?,
+                estimator: job(&netns, estimate)?,
+                keeper: job(&netns, keep)?,
+                reaper: job(&netns, reap)?,
+                sweeper: job(&netns, sweep)?,
+                clearer: job(&netns, clear)?,
                 sizer,
                 netns: Contents(netns),
             },

@@ -227,7 +227,7 @@ fn set_service(control: &Control, number: i32, user: &ServiceUser) -> Result {
         }
         let service = existing(netns, user)?;
         match number {
-            so_set::EDIT => service.configure(&service_settings(user)?)?,
+            so_set::EDIT => service.configure(&service_settings(user)?).map_err(errno)?,
             so_set::DEL => {
                 netns.remove_service(config, &service);
                 control.lost_dest();

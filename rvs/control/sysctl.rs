@@ -26,6 +26,7 @@ use kernel::{
 };
 use rvs_core::{
     defense,
+    sched::lblc,
     table::{
         CONN_LFACTOR_INIT_NET,
         LFACTOR_MAX,
@@ -64,6 +65,8 @@ pub(crate) struct Sysctl {
     run_estimation: I32,
     conn_lfactor: I32,
     svc_lfactor: I32,
+    lblc_expiration: I32,
+    lblcr_expiration: I32,
 }
 
 impl Sysctl {
@@ -84,6 +87,7 @@ impl Sysctl {
         } else {
             FIRST_CONN_MAX.load()
         };
+        let expiration = HZ.from_secs_u32(lblc::EXPIRATION_SECS) as i32;
         let conn_lfactor = if is_first {
             CONN_LFACTOR_INIT_NET
         } else {
@@ -111,6 +115,8 @@ impl Sysctl {
             run_estimation: I32::new(1),
             conn_lfactor: I32::new(conn_lfactor),
             svc_lfactor: I32::new(svc_lfactor),
+            lblc_expiration: I32::new(expiration),
+            lblcr_expiration: I32::new(expiration),
         })
     }
 
@@ -199,6 +205,16 @@ impl Sysctl {
     pub(crate) fn svc_lfactor(&self) -> i32 {
         self.svc_lfactor.load()
     }
+
+    /// How long lblc remembers an address that is not asked for; in jiffies, perhaps negative.
+    pub(crate) fn lblc_expiration(&self) -> i32 {
+        self.lblc_expiration.load()
+    }
+
+    /// The same of lblcr, and how long a set of destinations stays as it is.
+    pub(crate) fn lblcr_expiration(&self) -> i32 {
+        self.lblcr_expiration.load()
+    }
 }
 
 /// A row for a value that takes any integer.
@@ -271,6 +287,29 @@ static VARS: &[Var<Reach>] = &[
         set: set_svc_lfactor,
         unset: None,
     },
+];
+
+/// A row for a time that is read and written in seconds and kept in jiffies: C `proc_dointvec_jiffies()`.
+macro_rules! seconds {
+    ($name:literal, $field:ident) => {
+        Var {
+            name: $name,
+            host_only: false,
+            get: |knobs| knobs.netns.sysctl.$field.load() / HZ.get() as i32,
+            set: |knobs, value, _| {
+                let jiffies = value.checked_mul(HZ.get() as i32).ok_or(EINVAL)?;
+                knobs.netns.sysctl.$field.store(jiffies);
+                Ok(())
+            },
+            unset: None,
+        }
+    };
+}
+
+/// Those that C registers with its modules `ip_vs_lblc` and `ip_vs_lblcr`; an unprivileged namespace has none of them.
+static CACHE_VARS: &[Var<Reach>] = &[
+    seconds!(c"lblc_expiration", lblc_expiration),
+    seconds!(c"lblcr_expiration", lblcr_expiration),
 ];
 
 /// C `proc_do_conn_max()`: the host's administrator moves the limit, others stay below it.
@@ -356,10 +395,13 @@ pub(crate) struct Reach {
 /// The files of a namespace.
 pub(crate) struct Files {
     _files: Registration<Reach>,
+    _cache_files: Option<Registration<Reach>>,
 }
 
 impl Files {
     /// Creates them.
+    // For its frame, which holds rows of both tables.
+    #[inline(never)]
     pub(crate) fn new(netns: &Arc<Netns>, sizer: &Arc<Job<Netns>>) -> Result<Self> {
         let knobs = Reach {
             netns: netns.clone(),
@@ -367,8 +409,14 @@ impl Files {
             defender: Job::new(netns.clone(), defend)?,
         };
         let knobs = Arc::new(knobs, GFP_KERNEL)?;
+        let files = |vars, knobs| Registration::new(netns.net(), c"net/ipv4/vs", vars, knobs);
         Ok(Self {
-            _files: Registration::new(netns.net(), c"net/ipv4/vs", VARS, knobs)?,
+            _cache_files: if netns.net().is_unprivileged() {
+                None
+            } else {
+                Some(files(CACHE_VARS, knobs.clone())?)
+            },
+            _files: files(VARS, knobs)?,
         })
     }
 }

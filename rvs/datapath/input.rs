@@ -33,6 +33,7 @@ use crate::{
     },
     service::{
         self,
+        Flow,
         Service, //
     },
 };
@@ -283,7 +284,11 @@ fn begin<'g>(
         }
         return Err(Left::NoDest);
     }
-    let dest = service.schedule(ctx.g).ok_or(Left::NoDest)?;
+    let flow = Flow {
+        tuple,
+        sysctl: &ctx.netns.sysctl,
+    };
+    let dest = service.schedule(&flow, ctx.g).ok_or(Left::NoDest)?;
     let dport = if dest.port() != 0 {
         dest.port()
     } else {
@@ -367,7 +372,11 @@ fn persist<'g>(
     let template = match found.filter(|template| template.check_template(expire_quiescent)) {
         Some(template) => template,
         None => {
-            let dest = service.schedule(ctx.g).ok_or(Left::NoDest)?;
+            let flow = Flow {
+                tuple,
+                sysctl: &ctx.netns.sysctl,
+            };
+            let dest = service.schedule(&flow, ctx.g).ok_or(Left::NoDest)?;
             let created = create(
                 ctx,
                 conns,

@@ -13,3 +13,9 @@ pub(crate) fn bytes16() -> [u64; 2] {
     unsafe { bindings::rvs_helper_random(out.as_mut_ptr().cast(), size_of_val(&out)) };
     out
 }
+
+/// A random number from 0 to `max`, both included, all equally likely. Any context.
+pub(crate) fn up_to(max: u32) -> u32 {
+    // SAFETY: Takes and returns plain numbers.
+    unsafe { bindings::rvs_helper_random_up_to(max) }
+}

@@ -51,8 +51,16 @@ mod replies;
 mod resize;
 mod routes;
 mod sched;
+mod sched_dh;
+mod sched_history;
+mod sched_lblc;
+mod sched_lblcr;
 mod sched_lc;
+mod sched_marked;
+mod sched_mh;
 mod sched_rr;
+mod sched_sh;
+mod sched_twos;
 mod sched_wlc;
 mod sched_wrr;
 mod sctp;
@@ -84,6 +92,13 @@ pub static ALL: &[&Scenario] = &[
     &sched_wrr::SCENARIO,
     &sched_lc::SCENARIO,
     &sched_wlc::SCENARIO,
+    &sched_twos::SCENARIO,
+    &sched_dh::SCENARIO,
+    &sched_sh::SCENARIO,
+    &sched_mh::SCENARIO,
+    &sched_lblc::SCENARIO,
+    &sched_lblcr::SCENARIO,
+    &sched_history::SCENARIO,
     &thresholds::SCENARIO,
     &direct::SCENARIO,
     &tunnel::SCENARIO,

@@ -185,6 +185,7 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
                     .add_service(config, &args.id, &settings)
                     .map_err(|refusal| explain(request, refusal))?;
                 control.has_service();
+                control.has_scheduler(settings.scheduler);
                 Ok(())
             }
             (cmd::NEW_SERVICE, Some(_)) => Err(request.refuse(
@@ -197,7 +198,9 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
                 let settings = parser.service_settings(&args, service.flags())?;
                 service
                     .configure(&settings)
-                    .map_err(|err| explain(request, err.into()))
+                    .map_err(|refusal| explain(request, refusal))?;
+                control.has_scheduler(settings.scheduler);
+                Ok(())
             }
             (_, Some(service)) => {
                 netns.remove_service(config, &service);

@@ -6,15 +6,35 @@
 //! the C files has it; the code under test works on indices and skips what must fail.
 
 use proptest::prelude::*;
-use rvs_core::sched::{
-    pick_stateless,
-    Change,
-    Cursor,
-    Kind,
-    Pick,
-    Pool,
-    State, //
+use rvs_core::{
+    addr::{
+        Addr,
+        Be16,
+        Family, //
+    },
+    sched::{
+        lblc,
+        lblcr::{
+            self,
+            Set, //
+        },
+        pick_stateless,
+        table::{
+            self,
+            Planned,
+            Slot, //
+        },
+        Change,
+        Cursor,
+        Flow,
+        Kind,
+        Options,
+        Pick,
+        Pool,
+        State, //
+    }, //
 };
+use std::cell::RefCell;
 
 /// A destination, with a name to follow it through changes.
 #[derive(Clone, Debug)]
@@ -27,7 +47,73 @@ struct Dest {
 }
 
 #[derive(Clone, Debug, Default)]
-struct List(Vec<Dest>);
+struct List(Vec<Dest>, Vec<Slot>);
+
+impl List {
+    fn of(dests: Vec<Dest>) -> Self {
+        List(dests, Vec::new())
+    }
+
+    /// With the table that `kind` wants.
+    fn tabled(&self, kind: Kind) -> Self {
+        let dests = self.0.clone();
+        let mut table = vec![table::EMPTY; table::size(kind).unwrap_or(0)];
+        let mut scratch = vec![Default::default(); table::scratch(kind, dests.len())];
+        let addrs: Vec<_> = dests.iter().map(|d| Addr::v4(d.id.to_be())).collect();
+        let plan = dests.iter().zip(&addrs).map(|(d, addr)| Planned {
+            addr,
+            port: 0,
+            weight: d.weight,
+            last_weight: d.weight,
+        });
+        table::fill(kind, Family::V4, plan, &mut table, &mut scratch);
+        List(dests, table)
+    }
+}
+
+/// A connection of which only the random numbers matter; the last of them again and again.
+#[derive(Debug, Default)]
+struct Draws(RefCell<Vec<u32>>);
+
+impl Draws {
+    fn new(draws: &[u32]) -> Self {
+        Draws(RefCell::new(draws.iter().rev().copied().collect()))
+    }
+}
+
+impl Flow for Draws {
+    fn family(&self) -> Family {
+        Family::V4
+    }
+    fn client(&self) -> &Addr {
+        &Addr::ZERO
+    }
+    fn client_port(&self) -> Be16 {
+        0
+    }
+    fn target(&self) -> &Addr {
+        &Addr::ZERO
+    }
+    fn random(&self, max: u32) -> u32 {
+        let mut draws = self.0.borrow_mut();
+        let draw = if draws.len() > 1 {
+            draws.pop().unwrap()
+        } else {
+            draws.first().copied().unwrap_or(0)
+        };
+        // Whatever a test draws, it is in the range.
+        match max.checked_add(1) {
+            Some(n) => draw % n,
+            None => draw,
+        }
+    }
+}
+
+/// What sh and mh need to find a destination wherever there is one.
+const FALLBACK: Options = Options {
+    fallback: true,
+    port: false,
+};
 
 impl Pool for List {
     fn len(&self) -> usize {
@@ -45,11 +131,21 @@ impl Pool for List {
     fn total(&self, i: usize) -> u32 {
         self.0[i].total
     }
+    fn table(&self) -> &[Slot] {
+        &self.1
+    }
+}
+
+/// Destinations whose id is even are gone from their service.
+impl Set for List {
+    fn available(&self, i: usize) -> bool {
+        self.0[i].id % 2 != 0
+    }
 }
 
 /// Destinations in list order, of weights; ids are letters from `A`.
 fn weights(list: &[i32]) -> List {
-    List(
+    List::of(
         list.iter()
             .zip(u32::from('A')..)
             .map(|(&weight, id)| Dest {
@@ -76,20 +172,27 @@ fn loads(list: &[(i32, u32, u32)]) -> List {
 /// The next `n` picks as letters; `-` for none available, `!` for all overloaded.
 fn picks(state: &mut State, pool: &List, n: usize) -> String {
     (0..n)
-        .map(|_| match state.pick(pool) {
+        .map(|_| match pick(state, pool) {
             Pick::Dest(i) => char::from_u32(pool.0[i].id).unwrap(),
             Pick::NoneAvailable => '-',
             Pick::AllOverloaded => '!',
+            Pick::NoneSilently => '.',
         })
         .collect()
 }
 
+fn pick(state: &mut State, pool: &List) -> Pick {
+    state.pick(pool, &Draws::default(), FALLBACK)
+}
+
 fn pick_once(kind: Kind, pool: &List) -> Pick {
-    let pick = State::with_pool(kind, pool).pick(pool);
-    if let Some(stateless) = pick_stateless(kind, pool) {
+    let pool = &pool.tabled(kind);
+    let pick = pick(&mut State::with_pool(kind, pool), pool);
+    let stateless = pick_stateless(kind, pool, &Draws::default(), FALLBACK);
+    if let Some(stateless) = stateless {
         assert_eq!(pick, stateless);
     }
-    assert_eq!(pick_stateless(kind, pool).is_some(), kind.is_stateless());
+    assert_eq!(stateless.is_some(), kind.is_stateless());
     pick
 }
 
@@ -101,9 +204,13 @@ fn names() {
     }
     let names: Vec<_> = Kind::ALL.iter().map(|k| k.name()).collect();
     assert_eq!(names[0], "none");
-    for name in ["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf"] {
+    for name in [
+        "rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "twos", "dh", "sh", "mh", "lblc",
+        "lblcr",
+    ] {
         assert!(names.contains(&name), "{name}");
     }
+    assert_eq!(names.len(), 15);
     assert_eq!(Kind::by_name(b""), None);
     assert_eq!(Kind::by_name(b"RR"), None);
     assert_eq!(Kind::by_name(b"rr\0"), None);
@@ -113,6 +220,7 @@ fn names() {
 #[test]
 fn messages_are_those_of_the_c_module() {
     assert_eq!(Pick::Dest(0).message(), None);
+    assert_eq!(Pick::NoneSilently.message(), None);
     assert_eq!(
         Pick::NoneAvailable.message(),
         Some("no destination available")
@@ -134,6 +242,10 @@ fn empty_pool() {
 #[test]
 fn weight_zero_and_overload_are_left_out() {
     for kind in Kind::ALL.iter().skip(1) {
+        if *kind == Kind::Dh {
+            // It knows no fallback, nor does it look at weights beforehand.
+            continue;
+        }
         let mut pool = weights(&[0, 0, 5, 0]);
         assert_eq!(pick_once(*kind, &pool), Pick::Dest(2), "{kind:?}");
 
@@ -374,12 +486,108 @@ fn fo_and_ovf_prefer_the_heaviest() {
 }
 
 #[test]
+fn twos_takes_the_better_of_two() {
+    let twos = |pool: &List, draws: &[u32]| {
+        State::new(Kind::Twos).pick(pool, &Draws::new(draws), Options::default())
+    };
+    // Weights 2, 0, 3, 4 add up to 9. The first one has the draws 0 to 2, one more than its weight.
+    let pool = loads(&[(2, 3, 0), (0, 0, 0), (3, 2, 0), (4, 1, 0)]);
+    for (draw, dest) in [0, 0, 0, 2, 2, 2, 3, 3, 3, 3].into_iter().enumerate() {
+        let draw = draw as u32;
+        assert_eq!(twos(&pool, &[draw, draw]), Pick::Dest(dest), "{draw}");
+    }
+    // The less loaded one by weight, whichever was drawn first.
+    assert_eq!(twos(&pool, &[0, 9]), Pick::Dest(3));
+    assert_eq!(twos(&pool, &[9, 0]), Pick::Dest(3));
+    // The first draw of equals.
+    let pool = loads(&[(2, 2, 0), (3, 3, 0)]);
+    assert_eq!(twos(&pool, &[0, 5]), Pick::Dest(0));
+    assert_eq!(twos(&pool, &[5, 0]), Pick::Dest(1));
+
+    // The sum of these overflows in C.
+    let pool = loads(&[(i32::MAX, 9, 0), (i32::MAX, 5, 0), (i32::MAX, 7, 0)]);
+    assert_eq!(twos(&pool, &[0, 3_221_225_470]), Pick::Dest(2));
+    assert_eq!(twos(&pool, &[0, 1 << 30]), Pick::Dest(1));
+}
+
+#[test]
+fn lblc_moves_only_to_the_idle() {
+    // Active connections above the weight, and another destination with less than half of its own.
+    let overloaded = |list: &[(i32, u32, u32)]| lblc::is_overloaded(&loads(list), 0);
+    assert!(!overloaded(&[(5, 5, 0), (4, 1, 0)]));
+    assert!(overloaded(&[(5, 6, 0), (4, 1, 0)]));
+    assert!(!overloaded(&[(5, 6, 0), (4, 2, 0)]));
+    assert!(overloaded(&[(5, 6, 0), (4, 2, 0), (1, 0, 0)]));
+    assert!(!overloaded(&[(5, 6, 0), (0, 0, 0)]));
+    assert!(!overloaded(&[(5, 6, 9)]));
+    assert!(overloaded(&[(0, u32::MAX, 0), (1, 0, 0)]));
+    assert!(!overloaded(&[
+        (i32::MAX, u32::MAX, 0),
+        (i32::MAX, u32::MAX / 2, 0)
+    ]));
+}
+
+#[test]
+fn lblc_clears_its_cache() {
+    use lblc::Clearing;
+
+    // A small cache: only every 30th time.
+    let mut clock = lblc::Clock::new();
+    for _ in 0..3 {
+        for _ in 0..29 {
+            assert_eq!(clock.tick(lblc::LARGE), Clearing::None);
+        }
+        assert_eq!(clock.tick(lblc::LARGE), Clearing::Expired);
+    }
+    // A large one: every time, without counting.
+    for _ in 0..100 {
+        assert_eq!(clock.tick(lblc::LARGE + 1), Clearing::Idle(1));
+    }
+    assert_eq!(clock.tick(lblc::LARGE + 300), Clearing::Idle(400));
+    assert_eq!(clock.tick(lblc::MOST), Clearing::Idle(8192));
+    assert_eq!(clock.tick(u32::MAX), Clearing::Idle(8192));
+    assert_eq!(lblc::MOST, 24_576);
+
+    assert_eq!(lblc::overdue(100, 90, 11), -1);
+    assert_eq!(lblc::overdue(100, 90, 10), 0);
+    assert_eq!(lblc::overdue(5, u32::MAX - 4, 9), 1);
+    // A negative period is always over.
+    assert!(lblc::overdue(100, 100, -1) > 0);
+    assert!(lblc::overdue(100, 90, i32::MAX) < 0);
+}
+
+#[test]
+fn lblcr_sets() {
+    // Ids from `A`, which is odd: B and D are gone.
+    let set = loads(&[(1, 3, 0), (9, 0, 0), (1, 2, 0), (9, 0, 0), (2, 4, 0)]);
+    assert_eq!(lblcr::least(&set), Some(2));
+    assert_eq!(lblcr::most(&set), Some(0));
+    // Weight zero is never taken, nor taken away.
+    let set = loads(&[(0, 9, 0), (1, 1, 0)]);
+    assert_eq!(lblcr::least(&set), None);
+    assert_eq!(lblcr::most(&set), Some(1));
+    // Overload keeps new connections away, not from being taken away.
+    let mut set = loads(&[(1, 9, 0), (1, 8, 0), (1, 1, 0)]);
+    set.0[2].overloaded = true;
+    assert_eq!(lblcr::least(&set), Some(0));
+    assert_eq!(lblcr::most(&set), Some(0));
+    assert_eq!(lblcr::least(&List::default()), None);
+    assert_eq!(lblcr::most(&List::default()), None);
+    // The first of equals.
+    let set = loads(&[(2, 4, 0), (9, 0, 0), (1, 2, 0)]);
+    assert_eq!(lblcr::least(&set), Some(0));
+    assert_eq!(lblcr::most(&set), Some(0));
+}
+
+#[test]
 fn huge_loads_do_not_overflow() {
     let huge = loads(&[(i32::MAX, 1 << 31, 1 << 30), (i32::MAX, u32::MAX, 0)]);
     assert_eq!(pick_once(Kind::Lc, &huge), Pick::Dest(0));
     assert_eq!(pick_once(Kind::Wlc, &huge), Pick::Dest(0));
     assert_eq!(pick_once(Kind::Sed, &huge), Pick::Dest(0));
     assert_eq!(pick_once(Kind::Nq, &huge), Pick::Dest(0));
+    assert_eq!(pick_once(Kind::Twos, &huge), Pick::Dest(0));
+    assert_eq!(lblcr::least(&huge), Some(0));
 }
 
 #[test]
@@ -415,7 +623,7 @@ fn a_place_that_outlived_its_list_is_the_head() {
         assert_eq!(picks(&mut state, &pool, 3), "ABC");
         let short = weights(&[1]);
         assert_eq!(picks(&mut state, &short, 2), "AA");
-        assert!(state.pick(&List::default()).dest().is_none());
+        assert!(pick(&mut state, &List::default()).dest().is_none());
     }
 }
 
@@ -557,6 +765,73 @@ mod model {
         }
     }
 
+    /// Two draws, each a walk down the list that subtracts weights.
+    pub(super) fn twos(list: &List, draws: [u32; 2]) -> Option<u32> {
+        let open: Vec<&Dest> = list
+            .0
+            .iter()
+            .filter(|d| !d.overloaded && d.weight > 0)
+            .collect();
+        let sum: i128 = open.iter().map(|d| i128::from(d.weight)).sum();
+        let [first, second] = draws.map(|draw| {
+            let mut rest = i128::from(draw) % (sum + 1);
+            open.iter().find(|d| {
+                rest -= i128::from(d.weight);
+                rest <= 0
+            })
+        });
+        let load = |d: &Dest| i128::from(d.active) * 256 + i128::from(d.total);
+        let (first, second) = (first?, second?);
+        let second_wins =
+            i128::from(second.weight) * load(first) > i128::from(first.weight) * load(second);
+        Some(if second_wins { second.id } else { first.id })
+    }
+
+    /// The least loaded of a set, by weight.
+    pub(super) fn least(set: &List) -> Option<usize> {
+        let good = |d: &Dest| d.weight > 0 && !d.overloaded && d.id % 2 != 0;
+        extreme(set, good, false)
+    }
+
+    /// The most loaded of a set, by weight.
+    pub(super) fn most(set: &List) -> Option<usize> {
+        extreme(set, |d| d.weight > 0, true)
+    }
+
+    fn extreme(set: &List, good: impl Fn(&Dest) -> bool, most: bool) -> Option<usize> {
+        let load = |d: &Dest| i128::from(d.active) * 256 + i128::from(d.total);
+        let mut best: Option<usize> = None;
+        for (i, d) in set.0.iter().enumerate().filter(|(_, d)| good(d)) {
+            let better = best.is_none_or(|b| {
+                let b = &set.0[b];
+                let (mine, its) = (
+                    load(d) * i128::from(b.weight),
+                    load(b) * i128::from(d.weight),
+                );
+                if most {
+                    mine > its
+                } else {
+                    mine < its
+                }
+            });
+            if better {
+                best = Some(i);
+            }
+        }
+        best
+    }
+
+    /// Whether the destination at an index has too much, while another has next to nothing.
+    pub(super) fn is_overloaded(list: &List, i: usize) -> bool {
+        let d = &list.0[i];
+        if i128::from(d.active) <= i128::from(d.weight) {
+            return false;
+        }
+        list.0
+            .iter()
+            .any(|d| i128::from(d.active) * 2 < i128::from(d.weight))
+    }
+
     /// The stateless ones: the first destination of the best rank, by exact fractions.
     pub(super) fn stateless(kind: Kind, list: &List) -> Option<u32> {
         let open = || list.0.iter().filter(|d| !d.overloaded && d.weight > 0);
@@ -575,7 +850,7 @@ mod model {
         };
         match kind {
             Kind::Lc => least(&load, false),
-            Kind::Wlc => least(&load, true),
+            Kind::Wlc | Kind::Lblc | Kind::Lblcr => least(&load, true),
             Kind::Sed => least(&cost, true),
             Kind::Nq => open()
                 .find(|d| d.active == 0)
@@ -659,13 +934,14 @@ proptest! {
                 }
                 Op::Pick(n) => {
                     for _ in 0..n {
-                        let picked = rr.pick(&list).dest().map(|i| list.0[i].id);
+                        let picked = pick(&mut rr, &list).dest().map(|i| list.0[i].id);
                         prop_assert_eq!(picked, rr_model.pick(&list));
 
-                        let picked = match wrr.pick(&list) {
+                        let picked = match pick(&mut wrr, &list) {
                             Pick::Dest(i) => Ok(list.0[i].id),
                             Pick::NoneAvailable => Err(false),
                             Pick::AllOverloaded => Err(true),
+                            Pick::NoneSilently => unreachable!(),
                         };
                         prop_assert_eq!(picked, wrr_model.pick(&list));
                         let State::Wrr(state) = &wrr else { unreachable!() };
@@ -696,7 +972,7 @@ proptest! {
         let mut counts = vec![0; list.len()];
         let cycle: i32 = list.iter().sum();
         for _ in 0..cycle {
-            counts[state.pick(&pool).dest().unwrap()] += 1;
+            counts[pick(&mut state, &pool).dest().unwrap()] += 1;
         }
         prop_assert_eq!(counts, list);
     }
@@ -707,14 +983,24 @@ proptest! {
             (weight(), any::<bool>(), prop_oneof![0..5_u32, 0..100_000_u32], 0..1000_u32),
             0..12,
         ),
+        draws: [u32; 2],
     ) {
-        let list = List(dests.into_iter().zip(0..).map(|((weight, overloaded, active, inactive), id)| Dest {
+        let list = List::of(dests.into_iter().zip(0..).map(|((weight, overloaded, active, inactive), id)| Dest {
             id, weight, overloaded, active, total: active + inactive,
         }).collect());
-        for kind in [Kind::Lc, Kind::Wlc, Kind::Sed, Kind::Nq, Kind::Fo, Kind::Ovf] {
+        for kind in [
+            Kind::Lc, Kind::Wlc, Kind::Sed, Kind::Nq, Kind::Fo, Kind::Ovf, Kind::Lblc, Kind::Lblcr,
+        ] {
             let picked = pick_once(kind, &list).dest().map(|i| list.0[i].id);
             prop_assert_eq!(picked, model::stateless(kind, &list), "{:?}", kind);
         }
+        let picked = State::new(Kind::Twos).pick(&list, &Draws::new(&draws), Options::default());
+        prop_assert_eq!(picked.dest().map(|i| list.0[i].id), model::twos(&list, draws));
+        for i in 0..list.len() {
+            prop_assert_eq!(lblc::is_overloaded(&list, i), model::is_overloaded(&list, i));
+        }
+        prop_assert_eq!(lblcr::least(&list), model::least(&list));
+        prop_assert_eq!(lblcr::most(&list), model::most(&list));
     }
 
     /// Whatever the numbers, and whether or not anybody reported changes: a pick is in the list, takes
@@ -724,15 +1010,17 @@ proptest! {
         before in prop::collection::vec((0..i32::MAX, any::<bool>(), any::<u32>(), any::<u32>()), 0..6),
         after in prop::collection::vec((0..i32::MAX, any::<bool>(), any::<u32>(), any::<u32>()), 0..6),
     ) {
-        let list = |v: Vec<(i32, bool, u32, u32)>| List(v.into_iter().map(|(weight, overloaded, active, total)| Dest {
+        let list = |v: Vec<(i32, bool, u32, u32)>| List::of(v.into_iter().map(|(weight, overloaded, active, total)| Dest {
             id: 0, weight, overloaded, active, total,
         }).collect());
         let (before, after) = (list(before), list(after));
         for kind in Kind::ALL {
             let mut state = State::with_pool(*kind, &before);
-            for pool in [&before, &after] {
+            // One with a table that belongs to other destinations, too.
+            let stray = List(after.0.clone(), before.tabled(*kind).1);
+            for pool in [&before, &after, &before.tabled(*kind), &after.tabled(*kind), &stray] {
                 for _ in 0..5 {
-                    if let Some(i) = state.pick(pool).dest() {
+                    if let Some(i) = pick(&mut state, pool).dest() {
                         prop_assert!(i < pool.len());
                         prop_assert!(pool.weight(i) > 0 && !pool.overloaded(i));
                     }

@@ -4,22 +4,41 @@
 //!
 //! C files: `ip_vs_sched.c` and one per scheduler. A scheduler sees its service's destinations as a
 //! [`Pool`], an array in list order: **index 0 is the head of the list, the destination added
-//! last**. It answers with an index. What it must remember between two picks, it keeps in a
-//! [`State`].
+//! last**, and the new connection as a [`Flow`]. It answers with an index. What it must remember
+//! between two picks, it keeps in a [`State`]; dh, sh and mh look into a [`table`] that is made when
+//! the configuration changes; lblc and lblcr have a cache that this crate cannot hold, for want of
+//! memory: [`lblc`] and [`lblcr`] are what they decide by.
 //!
 //! The array is a snapshot: a configuration change makes a new one. Whoever publishes it calls
 //! [`State::on_change`] with the new array, under the lock under which [`State::pick`] is called
 //! with the current one. An index that outlived its array is not an error: it counts as the list
 //! head, and no pick ever leaves the array it was given.
 
+mod dh;
 mod fo;
+pub mod lblc;
+pub mod lblcr;
 mod lc;
+pub mod mh;
 mod nq;
 mod ovf;
 pub mod rr;
 mod sed;
+mod sh;
+pub mod table;
+mod twos;
 mod wlc;
 pub mod wrr;
+
+use crate::{
+    addr::{
+        Addr,
+        Be16,
+        Family, //
+    },
+    uapi::svc_flag, //
+};
+use table::Slot;
 
 /// The destinations of a service, in list order, as a scheduler sees them.
 ///
@@ -46,6 +65,50 @@ pub trait Pool {
 
     /// All connections of destination `i`, active and inactive; C `totalconns`.
     fn total(&self, i: usize) -> u32;
+
+    /// The table that [`table::fill`] made of these destinations, for the schedulers that have one.
+    #[inline]
+    fn table(&self) -> &[Slot] {
+        &[]
+    }
+}
+
+/// A new connection, as a scheduler sees it.
+pub trait Flow {
+    /// The service's address family.
+    fn family(&self) -> Family;
+
+    /// The client's address.
+    fn client(&self) -> &Addr;
+
+    /// The client's port, in memory order; zero for a protocol without ports.
+    fn client_port(&self) -> Be16;
+
+    /// The address that the packet goes to: the service's, or any if it is known by a mark.
+    fn target(&self) -> &Addr;
+
+    /// A random number from 0 to `max`, both included; all are equally likely.
+    fn random(&self, max: u32) -> u32;
+}
+
+/// What a service's flags say to sh and mh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// If the destination of the client takes no connections, another one is looked for.
+    pub fallback: bool,
+    /// The client's port is hashed with its address.
+    pub port: bool,
+}
+
+impl Options {
+    /// Those of a service with these flags, of [`svc_flag`].
+    #[inline]
+    pub const fn from_flags(flags: u32) -> Self {
+        Options {
+            fallback: flags & svc_flag::SCHED1 != 0,
+            port: flags & svc_flag::SCHED2 != 0,
+        }
+    }
 }
 
 /// What a scheduler answers.
@@ -57,6 +120,9 @@ pub enum Pick {
     NoneAvailable,
     /// There are destinations with weight, but all are overloaded. Only wrr tells the difference.
     AllOverloaded,
+    /// No destination takes connections, of which nothing is said: lblcr does so for an address that
+    /// it does not know.
+    NoneSilently,
 }
 
 impl Pick {
@@ -65,7 +131,7 @@ impl Pick {
     pub const fn dest(self) -> Option<usize> {
         match self {
             Pick::Dest(i) => Some(i),
-            Pick::NoneAvailable | Pick::AllOverloaded => None,
+            Pick::NoneAvailable | Pick::AllOverloaded | Pick::NoneSilently => None,
         }
     }
 
@@ -73,7 +139,7 @@ impl Pick {
     /// no destination. A service without scheduler ([`Kind::None`]) logs nothing.
     pub const fn message(self) -> Option<&'static str> {
         match self {
-            Pick::Dest(_) => None,
+            Pick::Dest(_) | Pick::NoneSilently => None,
             Pick::NoneAvailable => Some("no destination available"),
             Pick::AllOverloaded => {
                 Some("no destination available: all destinations are overloaded")
@@ -149,9 +215,14 @@ impl Cursor {
 }
 
 /// Makes [`Kind`], its names, and [`State`] with its dispatch from one table.
+///
+/// The groups differ in what a choice depends on: `by_load` on the pool, `by_flow` on the flow and
+/// the service's flags, too, `cached` on a cache that is kept elsewhere, `stateful` on a state.
 macro_rules! schedulers {
     (
-        stateless { $( $(#[$sdoc:meta])* $S:ident $sname:literal => $smod:ident; )* }
+        by_load { $( $(#[$ldoc:meta])* $L:ident $lname:literal => $lmod:ident; )* }
+        by_flow { $( $(#[$wdoc:meta])* $W:ident $wname:literal => $wmod:ident; )* }
+        cached { $( $(#[$cdoc:meta])* $C:ident $cname:literal => $cmod:ident; )* }
         stateful { $( $(#[$fdoc:meta])* $F:ident $fname:literal => $fmod:ident; )* }
     ) => {
         /// The schedulers there are.
@@ -159,32 +230,52 @@ macro_rules! schedulers {
         pub enum Kind {
             /// No scheduler: a legal choice, that never finds a destination.
             None,
-            $( $(#[$sdoc])* $S, )*
+            $( $(#[$ldoc])* $L, )*
+            $( $(#[$wdoc])* $W, )*
+            $( $(#[$cdoc])* $C, )*
             $( $(#[$fdoc])* $F, )*
         }
 
         impl Kind {
             /// All of them.
-            pub const ALL: &'static [Kind] =
-                &[Kind::None, $( Kind::$S, )* $( Kind::$F, )*];
+            pub const ALL: &'static [Kind] = &[
+                Kind::None,
+                $( Kind::$L, )*
+                $( Kind::$W, )*
+                $( Kind::$C, )*
+                $( Kind::$F, )*
+            ];
 
             /// The name as netlink carries it.
             pub const fn name(self) -> &'static str {
                 match self {
                     Kind::None => "none",
-                    $( Kind::$S => $sname, )*
+                    $( Kind::$L => $lname, )*
+                    $( Kind::$W => $wname, )*
+                    $( Kind::$C => $cname, )*
                     $( Kind::$F => $fname, )*
                 }
             }
 
-            /// Whether picks depend on nothing but the pool, so that they need no lock:
-            /// see [`pick_stateless`].
+            /// Whether nothing is remembered between two picks, so that they need no lock: see
+            /// [`pick_stateless`].
             #[inline]
             pub const fn is_stateless(self) -> bool {
                 match self {
                     Kind::None => true,
-                    $( Kind::$S => true, )*
+                    $( Kind::$L => true, )*
+                    $( Kind::$W => true, )*
+                    $( Kind::$C => false, )*
                     $( Kind::$F => false, )*
+                }
+            }
+
+            /// Whether choices are remembered for each address: see [`lblc`].
+            #[inline]
+            pub const fn has_cache(self) -> bool {
+                match self {
+                    $( Kind::$C => true, )*
+                    _ => false,
                 }
             }
         }
@@ -194,7 +285,9 @@ macro_rules! schedulers {
         pub enum State {
             /// See [`Kind::None`].
             None,
-            $( $(#[$sdoc])* $S, )*
+            $( $(#[$ldoc])* $L, )*
+            $( $(#[$wdoc])* $W, )*
+            $( $(#[$cdoc])* $C, )*
             $( $(#[$fdoc])* $F($fmod::State), )*
         }
 
@@ -203,7 +296,9 @@ macro_rules! schedulers {
             pub const fn new(kind: Kind) -> Self {
                 match kind {
                     Kind::None => State::None,
-                    $( Kind::$S => State::$S, )*
+                    $( Kind::$L => State::$L, )*
+                    $( Kind::$W => State::$W, )*
+                    $( Kind::$C => State::$C, )*
                     $( Kind::$F => State::$F($fmod::State::new()), )*
                 }
             }
@@ -213,17 +308,27 @@ macro_rules! schedulers {
             pub const fn kind(&self) -> Kind {
                 match self {
                     State::None => Kind::None,
-                    $( State::$S => Kind::$S, )*
+                    $( State::$L => Kind::$L, )*
+                    $( State::$W => Kind::$W, )*
+                    $( State::$C => Kind::$C, )*
                     $( State::$F(_) => Kind::$F, )*
                 }
             }
 
-            /// Chooses a destination for a new connection.
+            /// Chooses a destination for a new connection; for a scheduler with a cache, as if that
+            /// were empty.
             #[inline]
-            pub fn pick<P: Pool + ?Sized>(&mut self, pool: &P) -> Pick {
+            pub fn pick<P: Pool + ?Sized>(
+                &mut self,
+                pool: &P,
+                flow: &impl Flow,
+                options: Options,
+            ) -> Pick {
                 match self {
                     State::None => Pick::NoneAvailable,
-                    $( State::$S => $smod::pick(pool), )*
+                    $( State::$L => $lmod::pick(pool), )*
+                    $( State::$W => $wmod::pick(pool, flow, options), )*
+                    $( State::$C => $cmod::pick(pool), )*
                     $( State::$F(state) => state.pick(pool), )*
                 }
             }
@@ -233,20 +338,27 @@ macro_rules! schedulers {
             pub fn on_change<P: Pool + ?Sized>(&mut self, change: Change, pool: &P) {
                 match self {
                     State::None => {}
-                    $( State::$S => {} )*
+                    $( State::$L => {} )*
+                    $( State::$W => {} )*
+                    $( State::$C => {} )*
                     $( State::$F(state) => state.on_change(change, pool), )*
                 }
-                // A table of schedulers without state would not use them.
-                let _ = (change, pool);
             }
         }
 
-        /// Chooses a destination, if `kind` needs no state and therefore no lock to do so.
+        /// Chooses a destination, if `kind` remembers nothing and therefore needs no lock to do so.
         #[inline]
-        pub fn pick_stateless<P: Pool + ?Sized>(kind: Kind, pool: &P) -> Option<Pick> {
+        pub fn pick_stateless<P: Pool + ?Sized>(
+            kind: Kind,
+            pool: &P,
+            flow: &impl Flow,
+            options: Options,
+        ) -> Option<Pick> {
             match kind {
                 Kind::None => Some(Pick::NoneAvailable),
-                $( Kind::$S => Some($smod::pick(pool)), )*
+                $( Kind::$L => Some($lmod::pick(pool)), )*
+                $( Kind::$W => Some($wmod::pick(pool, flow, options)), )*
+                $( Kind::$C => None, )*
                 $( Kind::$F => None, )*
             }
         }
@@ -254,7 +366,7 @@ macro_rules! schedulers {
 }
 
 schedulers! {
-    stateless {
+    by_load {
         /// Least connections.
         Lc "lc" => lc;
         /// Weighted least connections, what ipvsadm uses by default.
@@ -267,6 +379,23 @@ schedulers! {
         Fo "fo" => fo;
         /// Weighted overflow: to the highest weight until it has that many connections.
         Ovf "ovf" => ovf;
+    }
+    by_flow {
+        /// The better one of two random choices.
+        Twos "twos" => twos;
+        /// Destination hashing: an address always goes to the same destination.
+        Dh "dh" => dh;
+        /// Source hashing: a client always goes to the same destination.
+        Sh "sh" => sh;
+        /// Maglev hashing: as source hashing, and a change of destinations moves few clients.
+        Mh "mh" => mh;
+    }
+    cached {
+        /// Locality-based least connections: an address stays with a destination while that is not
+        /// overloaded.
+        Lblc "lblc" => lblc;
+        /// The same with replication: an address stays with a set of destinations.
+        Lblcr "lblcr" => lblcr;
     }
     stateful {
         /// Round robin.
@@ -330,10 +459,18 @@ fn heavier((load, weight): (u32, i32), (other_load, other_weight): (u32, i32)) -
 /// The first destination with the least `cost / weight`: what wlc and sed have in common.
 #[inline]
 fn least_weighted<P: Pool + ?Sized>(pool: &P, cost: impl Fn(usize) -> u32) -> Pick {
+    Pick::from_option(least_weighted_of(pool, cost, |_| true))
+}
+
+/// The same among those that `wanted` says.
+#[inline]
+fn least_weighted_of<P: Pool + ?Sized>(
+    pool: &P,
+    cost: impl Fn(usize) -> u32,
+    wanted: impl Fn(usize) -> bool,
+) -> Option<usize> {
     let len = pool.len();
-    let Some(first) = (0..len).find(|&i| eligible(pool, i)) else {
-        return Pick::NoneAvailable;
-    };
+    let first = (0..len).find(|&i| eligible(pool, i) && wanted(i))?;
 
     let mut least = first;
     let mut least_cost = cost(first);
@@ -343,12 +480,12 @@ fn least_weighted<P: Pool + ?Sized>(pool: &P, cost: impl Fn(usize) -> u32) -> Pi
         }
         // A weight of zero never wins: nothing is strictly more than infinite load.
         let i_cost = cost(i);
-        if heavier((least_cost, pool.weight(least)), (i_cost, pool.weight(i))) {
+        if heavier((least_cost, pool.weight(least)), (i_cost, pool.weight(i))) && wanted(i) {
             least = i;
             least_cost = i_cost;
         }
     }
-    Pick::Dest(least)
+    Some(least)
 }
 
 /// The first destination of the highest weight above zero, among those that `wanted` says.
@@ -364,4 +501,12 @@ fn heaviest<P: Pool + ?Sized>(pool: &P, wanted: impl Fn(usize, i32) -> bool) -> 
         }
     }
     Pick::from_option(best)
+}
+
+/// Greatest common divisor; of zero and a number, that number.
+fn gcd(mut a: i32, mut b: i32) -> i32 {
+    while let Some(rest) = a.checked_rem(b) {
+        (a, b) = (b, rest);
+    }
+    a
 }

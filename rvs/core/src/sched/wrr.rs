@@ -10,6 +10,7 @@
 //! `mw` is the highest weight less `di - 1`, so that the last threshold is 1 and not `di`.
 
 use super::{
+    gcd,
     Change,
     Cursor,
     Pick,
@@ -162,12 +163,4 @@ impl State {
             self.cw = walks.saturating_mul(step).saturating_add(1);
         }
     }
-}
-
-/// Greatest common divisor; of zero and a number, that number.
-fn gcd(mut a: i32, mut b: i32) -> i32 {
-    while let Some(rest) = a.checked_rem(b) {
-        (a, b) = (b, rest);
-    }
-    a
 }
