@@ -26,7 +26,14 @@ pub(crate) fn strtol(text: &str) -> Option<(i64, &str)> {
         let digit = i64::from(digit.wrapping_sub(b'0'));
         value.saturating_mul(10).saturating_add(digit)
     });
-    Some((if negative { value.saturating_neg() } else { value }, rest))
+    Some((
+        if negative {
+            value.saturating_neg()
+        } else {
+            value
+        },
+        rest,
+    ))
 }
 
 /// A number within a range and nothing after it.
@@ -51,9 +58,7 @@ pub(crate) fn inet_aton(text: &str) -> Option<Ipv4Addr> {
         if parts.len() == 4 || !part.starts_with(|c: char| c.is_ascii_digit()) {
             return None;
         }
-        let hex = part
-            .strip_prefix("0x")
-            .or_else(|| part.strip_prefix("0X"));
+        let hex = part.strip_prefix("0x").or_else(|| part.strip_prefix("0X"));
         let value = match (hex, part.strip_prefix('0')) {
             (Some(hex), _) => u32::from_str_radix(hex, 16),
             (None, Some(octal)) if !octal.is_empty() => u32::from_str_radix(octal, 8),

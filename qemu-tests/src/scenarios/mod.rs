@@ -38,6 +38,7 @@ mod proc_flags;
 mod replies;
 mod resize;
 mod routes;
+mod rvsadm_classic;
 mod sched;
 mod sched_lc;
 mod sched_rr;
@@ -93,6 +94,7 @@ pub static ALL: &[&Scenario] = &[
     &netlink_layout::SCENARIO,
     &netlink_dumps::SCENARIO,
     &zero_flush::SCENARIO,
+    &rvsadm_classic::SCENARIO,
     &stats::SCENARIO,
     &proc_files::SCENARIO,
     &proc_flags::SCENARIO,

@@ -272,11 +272,7 @@ impl Entry {
             let option = match option {
                 Ok(option) => option,
                 Err(complaint) => {
-                    return Err(Stop::Popt(format!(
-                        "{}: {}",
-                        popt.last(),
-                        complaint.text()
-                    )));
+                    return Err(Stop::Popt(format!("{}: {}", popt.last(), complaint.text())));
                 }
             };
             if Verb::of(&option.name).is_some() || ["help", "version"].contains(&&*option.name) {
@@ -392,12 +388,10 @@ impl Entry {
                 dest.weight = number(text, 0, 65535).ok_or_else(|| illegal("weight"))?;
             }
             "u-threshold" => {
-                dest.u_thresh =
-                    number(text, 0, 65535).ok_or_else(|| illegal("u_threshold"))?;
+                dest.u_thresh = number(text, 0, 65535).ok_or_else(|| illegal("u_threshold"))?;
             }
             "l-threshold" => {
-                dest.l_thresh =
-                    number(text, 0, 65535).ok_or_else(|| illegal("l_threshold"))?;
+                dest.l_thresh = number(text, 0, 65535).ok_or_else(|| illegal("l_threshold"))?;
             }
             "tun-type" => {
                 dest.tun_type = match text {
@@ -408,8 +402,7 @@ impl Entry {
                 };
             }
             "tun-port" => {
-                dest.tun_port =
-                    number(text, 1, 65535).ok_or_else(|| illegal("tunnel port"))?;
+                dest.tun_port = number(text, 1, 65535).ok_or_else(|| illegal("tunnel port"))?;
             }
             "tun-nocsum" => {}
             "tun-csum" => dest.tun_flags |= 1,

@@ -568,7 +568,7 @@ fn print_connection(
     Ok(())
 }
 
-impl Session<'_> {
+impl Session {
     fn broken(command: Command) -> impl Fn(Error) -> Stop {
         move |e| Stop::Broken(texts::refusal(Some(command), &e))
     }
@@ -694,9 +694,7 @@ impl Session<'_> {
         let mut line = String::new();
         let broken = |_| Stop::Broken(format!("unexpected input from {CONNECTIONS}"));
         if rows.read_line(&mut line).map_err(broken)? == 0 {
-            return Err(Stop::Broken(format!(
-                "unexpected input from {CONNECTIONS}"
-            )));
+            return Err(Stop::Broken(format!("unexpected input from {CONNECTIONS}")));
         }
         writeln!(out, "IPVS connection entries")?;
         if format.persistent {

@@ -91,7 +91,6 @@ impl Kernel {
 pub(crate) fn run(program: &str, args: &[String]) -> u8 {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut session = Session {
-        program,
         names: Names::default(),
         kernel: None,
         command: options::command("rvsadm"),
@@ -147,8 +146,7 @@ fn output(e: &io::Error) -> u8 {
 }
 
 /// What lasts from one line of a restore to the next.
-struct Session<'a> {
-    program: &'a str,
+struct Session {
     names: Names,
     kernel: Option<Kernel>,
     command: clap::Command,
@@ -162,7 +160,7 @@ enum Step {
     Other(Box<Entry>),
 }
 
-impl Session<'_> {
+impl Session {
     fn kernel(&mut self) -> Result<&mut Kernel, Stop> {
         if self.kernel.is_none() {
             self.kernel = Some(Kernel::open()?);

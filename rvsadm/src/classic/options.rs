@@ -109,7 +109,14 @@ impl Verb {
             Self::AddService | Self::EditService => (
                 &["service-address"],
                 &[],
-                &["scheduler", "persistent", "netmask", "ops", "pe", "sched-flags"],
+                &[
+                    "scheduler",
+                    "persistent",
+                    "netmask",
+                    "ops",
+                    "pe",
+                    "sched-flags",
+                ],
             ),
             Self::DeleteService => (&["service-address"], &[], &[]),
             Self::List => (
@@ -203,20 +210,18 @@ pub(crate) fn command(name: &'static str) -> Command {
             None => arg,
         }
     };
-    let value = |long: &'static str,
-                 short: Option<char>,
-                 what: &'static str,
-                 help: &'static str| {
-        let arg = Arg::new(long)
-            .long(long)
-            .value_name(what)
-            .action(ArgAction::Set)
-            .help(help);
-        match short {
-            Some(short) => arg.short(short),
-            None => arg,
-        }
-    };
+    let value =
+        |long: &'static str, short: Option<char>, what: &'static str, help: &'static str| {
+            let arg = Arg::new(long)
+                .long(long)
+                .value_name(what)
+                .action(ArgAction::Set)
+                .help(help);
+            match short {
+                Some(short) => arg.short(short),
+                None => arg,
+            }
+        };
     let verbs = [
         flag("add-service", Some('A'), "Add a virtual service"),
         flag("edit-service", Some('E'), "Change a virtual service"),

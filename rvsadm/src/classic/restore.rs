@@ -13,7 +13,7 @@ use super::{report_refusal, texts, Session, Step, Stop};
 /// As many as are sent with a few system calls; until then they wait for each other.
 const AT_ONCE: usize = 1024;
 
-impl Session<'_> {
+impl Session {
     pub(super) fn restore(&mut self, out: &mut impl Write) -> Result<u8, Stop> {
         self.kernel()?;
         let mut waiting = Vec::with_capacity(AT_ONCE);

@@ -38,9 +38,9 @@ pub(super) fn refusal(command: Option<Command>, e: &Error) -> String {
         (Some(NewDaemon), EEXIST) => Some("Daemon has already run"),
         (Some(DelDaemon), ESRCH) => Some("No daemon is running"),
         (_, EPERM) => Some("Permission denied (you must be root)"),
-        (_, EINVAL) => Some(
-            "Invalid operation.  Possibly wrong module version, address not unicast, ...",
-        ),
+        (_, EINVAL) => {
+            Some("Invalid operation.  Possibly wrong module version, address not unicast, ...")
+        }
         (_, ENOPROTOOPT) => Some("Protocol not available"),
         (_, ENOMEM) => Some("Memory allocation problem"),
         (_, EOPNOTSUPP) if e.text.is_none() => Some("Operation not supported with IPv6"),
