@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 mod classic;
+mod modern;
 mod names;
 mod numbers;
 
@@ -25,5 +26,57 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         .map(|arg| arg.to_string_lossy().into_owned());
     let program = args.next().unwrap_or_else(|| "rvsadm".to_owned());
     let args: Vec<String> = args.collect();
-    ExitCode::from(classic::run(&program, &args))
+    ExitCode::from(if is_classic(&program, &args) {
+        // Not under ipvsadm's name: there the option isn't known.
+        let mut args = args;
+        let before = args.len();
+        if !named_ipvsadm(&program) {
+            args.retain(|arg| arg != "--json");
+        }
+        classic::run(&program, &args, args.len() < before)
+    } else {
+        let mut words = vec!["rvsadm".to_owned()];
+        words.extend(args);
+        modern::run(&words)
+    })
+}
+
+fn named_ipvsadm(program: &str) -> bool {
+    program
+        .rsplit('/')
+        .next()
+        .is_some_and(|name| name.starts_with("ipvsadm"))
+}
+
+/// Whether ipvsadm is meant: by the program's name, by saying nothing, or by an option where a subcommand could be.
+fn is_classic(program: &str, args: &[String]) -> bool {
+    match args.first().map(String::as_str) {
+        None => true,
+        _ if named_ipvsadm(program) => true,
+        // ipvsadm's help is -h.
+        Some("--help" | "--json") => false,
+        Some("--version") => args.len() > 1,
+        Some(first) => first.starts_with('-'),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_classic;
+
+    #[test]
+    fn which_is_meant() {
+        let meant = |program: &str, line: &str| {
+            let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            is_classic(program, &args)
+        };
+        assert!(meant("rvsadm", "-Ln"));
+        assert!(meant("/usr/sbin/rvsadm", ""));
+        assert!(meant("/usr/sbin/ipvsadm", "service list"));
+        assert!(meant("rvsadm", "-h"));
+        assert!(meant("rvsadm", "--list"));
+        assert!(!meant("rvsadm", "--help"));
+        assert!(!meant("rvsadm", "service list"));
+        assert!(!meant("rvsadm", "--json service list"));
+    }
 }

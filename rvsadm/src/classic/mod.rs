@@ -13,8 +13,9 @@ use std::io::{self, Write};
 use std::process::Command as Program;
 
 use rvs_netlink::client::{Client, Error, KernelError};
-use rvs_netlink::{Info, Message};
+use rvs_netlink::{Command, Info, Message, ServiceId};
 
+use crate::modern;
 use crate::names::Names;
 use entry::Entry;
 use options::Verb;
@@ -87,13 +88,14 @@ impl Kernel {
     }
 }
 
-/// Runs ipvsadm's command line. `program` is the name that it was called by.
-pub(crate) fn run(program: &str, args: &[String]) -> u8 {
+/// Runs ipvsadm's command line. `program` is the name that it was called by; lists are printed as JSON if `json` says so.
+pub(crate) fn run(program: &str, args: &[String], json: bool) -> u8 {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut session = Session {
         names: Names::default(),
         kernel: None,
         command: options::command("rvsadm"),
+        json,
     };
     let result = session
         .run(args, &mut out)
@@ -150,6 +152,7 @@ struct Session {
     names: Names,
     kernel: Option<Kernel>,
     command: clap::Command,
+    json: bool,
 }
 
 /// What one command line comes down to.
@@ -192,8 +195,11 @@ impl Session {
     fn run(&mut self, args: &[String], out: &mut impl Write) -> Result<u8, Stop> {
         if args.is_empty() {
             let format = entry::Format::default();
-            self.kernel()?;
-            self.list_all(&format, false, out)?;
+            if self.json {
+                self.json_all(None, out)?;
+            } else {
+                self.list_all(&format, false, out)?;
+            }
             return Ok(0);
         }
         match self.step(args)? {
@@ -210,6 +216,9 @@ impl Session {
     }
 
     fn print(&mut self, entry: &Entry, out: &mut impl Write) -> Result<(), Stop> {
+        if self.json {
+            return self.print_json(entry, out);
+        }
         if entry.has("connection") {
             self.kernel()?;
             self.list_connections(&entry.format, out)
@@ -222,6 +231,46 @@ impl Session {
         } else {
             self.list_all(&entry.format, entry.verb == Verb::Save, out)
         }
+    }
+}
+
+impl Session {
+    /// What a list says, for programs.
+    fn print_json(&mut self, entry: &Entry, out: &mut impl Write) -> Result<(), Stop> {
+        let client = &mut self.kernel()?.client;
+        let broken = |e: Error| Stop::Broken(texts::refusal(None, &e));
+        if entry.has("connection") {
+            return Ok(modern::conns::json(|_| true, out)?);
+        }
+        if entry.has("timeout") {
+            let timeouts: modern::model::TimeoutsState = client.timeouts().map_err(broken)?.into();
+            return Ok(modern::json(&timeouts, out)?);
+        }
+        if entry.has("daemon") {
+            let daemons: Vec<_> = client
+                .daemons()
+                .map_err(broken)?
+                .iter()
+                .map(modern::model::daemon)
+                .collect();
+            return Ok(modern::json(&daemons, out)?);
+        }
+        let id = entry.service.id();
+        self.json_all(entry.has("service-address").then_some(&id), out)
+    }
+
+    /// All services, or one.
+    fn json_all(&mut self, id: Option<&ServiceId>, out: &mut impl Write) -> Result<(), Stop> {
+        let client = &mut self.kernel()?.client;
+        let broken = |e: Error| Stop::Broken(texts::refusal(Some(Command::GetService), &e));
+        let entries = match id {
+            None => modern::table(client).map_err(broken)?,
+            Some(id) => vec![(
+                client.service(id).map_err(broken)?,
+                client.dests(id).map_err(broken)?,
+            )],
+        };
+        Ok(modern::json(&modern::show::listing(&entries), out)?)
     }
 }
 

@@ -179,6 +179,26 @@ impl Verb {
     }
 }
 
+/// The long names of all commands, of which a command line has one.
+pub(crate) const COMMANDS: [&str; 16] = [
+    "add-service",
+    "edit-service",
+    "delete-service",
+    "clear",
+    "restore",
+    "save",
+    "add-server",
+    "edit-server",
+    "delete-server",
+    "list",
+    "zero",
+    "set",
+    "start-daemon",
+    "stop-daemon",
+    "help",
+    "version",
+];
+
 /// What a command, or a tunnel type, says to an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
@@ -278,12 +298,11 @@ pub(crate) fn command(name: &'static str) -> Command {
         flag("help", Some('h'), "Print ipvsadm's help"),
         flag("version", Some('v'), "Print the version"),
     ];
-    let group = ArgGroup::new("command").args(verbs.iter().map(Arg::get_id));
     Command::new(name)
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args(verbs)
-        .group(group)
+        .group(ArgGroup::new("command").args(COMMANDS))
         .args([
             value(
                 "tcp-service",
