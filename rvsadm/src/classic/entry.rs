@@ -17,7 +17,7 @@ use crate::names::{host_v4, Names};
 use crate::numbers::{atoi, inet_aton, number, strtol};
 
 const MAX_TIMEOUT: i64 = 86400 * 31;
-const DEFAULT_PERSISTENCE: u32 = 300;
+const DEFAULT_PERSISTENCE: u32 = 360;
 
 /// How lists are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -385,13 +385,16 @@ impl Entry {
             "gatewaying" => dest.method = ForwardMethod::ROUTE,
             "masquerading" => dest.method = ForwardMethod::MASQ,
             "weight" => {
-                dest.weight = number(text, 0, 65535).ok_or_else(|| illegal("weight"))?;
+                dest.weight =
+                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("weight"))?;
             }
             "u-threshold" => {
-                dest.u_thresh = number(text, 0, 65535).ok_or_else(|| illegal("u_threshold"))?;
+                dest.u_thresh =
+                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("u_threshold"))?;
             }
             "l-threshold" => {
-                dest.l_thresh = number(text, 0, 65535).ok_or_else(|| illegal("l_threshold"))?;
+                dest.l_thresh =
+                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("l_threshold"))?;
             }
             "tun-type" => {
                 dest.tun_type = match text {

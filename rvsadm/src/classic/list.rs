@@ -238,13 +238,16 @@ fn compare_services(a: &Service, b: &Service) -> i32 {
     }
 }
 
+/// Looks at the first one's family only: an IPv4 address beside an IPv6 one is its first word.
 fn compare_dests(a: &Dest, b: &Dest) -> i32 {
-    let family = |d: &Dest| AddressFamily::of(d.addr.ip()).0;
-    match family(a).cmp(&family(b)) {
-        Ordering::Less => -1,
-        Ordering::Greater => 1,
-        Ordering::Equal => compare_addresses(a.addr, b.addr),
-    }
+    let count = if a.addr.is_ipv6() { 4 } else { 1 };
+    words(a.addr.ip())
+        .into_iter()
+        .zip(words(b.addr.ip()))
+        .take(count)
+        .map(|(a, b)| difference(a, b))
+        .find(|d| *d != 0)
+        .unwrap_or_else(|| i32::from(a.addr.port()) - i32::from(b.addr.port()))
 }
 
 fn method_name(method: ForwardMethod) -> &'static str {
@@ -318,20 +321,29 @@ fn tunnel_options(dest: &Dest) -> String {
     options
 }
 
-/// The scheduler's flags with commas.
+/// The scheduler's flags with commas, if any is set. Where a scheduler has names of its own, a flag without one isn't
+/// shown, even if it is the only one.
 fn scheduler_flags(service: &Service) -> Option<String> {
-    let own = |bit: ServiceFlags| {
-        SCHEDULER_FLAGS
-            .iter()
-            .find(|(of, _, flag)| *of == service.scheduler && *flag == bit)
-            .map(|(_, name, _)| *name)
-    };
-    let names: Vec<&str> = PLAIN_FLAGS
+    let all = ServiceFlags::SCHED1 | ServiceFlags::SCHED2 | ServiceFlags::SCHED3;
+    if service.flags.0 & all.0 == 0 {
+        return None;
+    }
+    let own: Vec<_> = SCHEDULER_FLAGS
         .iter()
-        .filter(|(_, bit)| service.flags.contains(*bit))
-        .map(|(name, bit)| own(*bit).unwrap_or(name))
+        .filter(|(of, ..)| *of == service.scheduler)
+        .map(|(_, name, bit)| (*name, *bit))
         .collect();
-    (!names.is_empty()).then(|| names.join(","))
+    let known = if own.is_empty() {
+        PLAIN_FLAGS.to_vec()
+    } else {
+        own
+    };
+    let names: Vec<&str> = known
+        .into_iter()
+        .filter(|(_, bit)| service.flags.contains(*bit))
+        .map(|(name, _)| name)
+        .collect();
+    Some(names.join(","))
 }
 
 /// ` mask 255.255.255.0`, ` -M 64` and the like; nothing for single hosts.
@@ -408,7 +420,8 @@ fn service_line(service: &Service, name: &str, layout: Layout, exact: bool) -> S
             if service.flags.contains(ServiceFlags::ONE_PACKET) {
                 line.push_str(" -o");
             }
-            if let Some(flags) = scheduler_flags(service) {
+            // ipvsadm would write an option without its value, which can't be restored.
+            if let Some(flags) = scheduler_flags(service).filter(|f| !f.is_empty()) {
                 line.push_str(&format!(" -b {flags}"));
             }
             return line;
