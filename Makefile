@@ -44,6 +44,10 @@ lab: ## make everything that the tests need: build root, kernels, guests (once, 
 lab-debug: ## make the two debug kernels
 	$(lab) debug
 
+.PHONY: rvsadm
+rvsadm: ## build the static rvsadm; prints its path
+	@$(in-root) scripts/build-rvsadm
+
 .PHONY: test
 ifeq ($(origin SCENARIO)$(origin GUEST)$(origin PEER),filefilefile)
 test: test-host test-scenarios test-boot ## host tests, all scenarios on uml, a boot test on qemu; SCENARIO= GUEST= PEER= choose

@@ -61,6 +61,9 @@ pub struct Place {
     /// The module under test.
     #[arg(long)]
     rvs: Option<PathBuf>,
+    /// The static rvsadm.
+    #[arg(long)]
+    rvsadm: Option<PathBuf>,
     /// Where files for the host go.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -89,6 +92,9 @@ impl Place {
         ];
         if let Some(rvs) = &self.rvs {
             args.push(format!("--rvs={}", rvs.display()));
+        }
+        if let Some(rvsadm) = &self.rvsadm {
+            args.push(format!("--rvsadm={}", rvsadm.display()));
         }
         args
     }
@@ -356,6 +362,7 @@ fn one(place: &Place, name: &str) -> Result<()> {
         guest: place.guest,
         modules: place.modules(),
         seed: place.seed,
+        rvsadm: place.rvsadm.clone(),
     };
     println!(
         "{} (peer {}, guest {}, slow {})",

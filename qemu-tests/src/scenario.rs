@@ -3,6 +3,7 @@
 //! What a scenario is.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{bail, Result};
@@ -101,6 +102,8 @@ pub struct Cx {
     pub modules: Modules,
     /// Of whatever is random.
     pub seed: u64,
+    /// The static rvsadm, for scenarios that say they use it.
+    pub rvsadm: Option<PathBuf>,
 }
 
 /// One behaviour, tested.
@@ -122,6 +125,8 @@ pub struct Scenario {
     pub timeout: f64,
     /// The scenario loads and unloads modules itself.
     pub own_modules: bool,
+    /// rvsadm is to be built for it.
+    pub rvsadm: bool,
 }
 
 impl Scenario {
@@ -141,6 +146,7 @@ impl Scenario {
             only_guests: None,
             timeout: 60.0,
             own_modules: false,
+            rvsadm: false,
         }
     }
 
@@ -166,6 +172,11 @@ impl Scenario {
 
     pub const fn own_modules(mut self) -> Self {
         self.own_modules = true;
+        self
+    }
+
+    pub const fn with_rvsadm(mut self) -> Self {
+        self.rvsadm = true;
         self
     }
 

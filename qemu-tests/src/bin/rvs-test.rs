@@ -171,6 +171,7 @@ struct Hall {
     started: u128,
     guest_bin: PathBuf,
     module: Option<PathBuf>,
+    rvsadm: Option<PathBuf>,
     verbose: bool,
     queue: Mutex<VecDeque<Vec<&'static Scenario>>>,
     board: Board,
@@ -232,13 +233,22 @@ impl Run {
             (Some(path), _) => {
                 Some(fs::canonicalize(path).with_context(|| path.display().to_string())?)
             }
-            (None, Peer::Rvs) => Some(lab_module(&top, self.guest)?),
+            (None, Peer::Rvs) => Some(printed_path(
+                &top,
+                "scripts/lab",
+                &["module", &self.guest.to_string()],
+            )?),
         };
 
         let (run, skipped): (Vec<_>, Vec<_>) = chosen
             .iter()
             .copied()
             .partition(|s| s.skip(self.peer, self.guest).is_none());
+        let rvsadm = if run.iter().any(|s| s.rvsadm) {
+            Some(printed_path(&top, "scripts/build-rvsadm", &[])?)
+        } else {
+            None
+        };
         let jobs = self.jobs.unwrap_or_else(|| default_jobs(self.guest)).max(1);
         let chunk = self.chunk.unwrap_or_else(|| match self.guest {
             Guest::Uml | Guest::Lockdep => run.len().div_ceil(jobs * 4),
@@ -260,6 +270,7 @@ impl Run {
             started: SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos(),
             guest_bin,
             module,
+            rvsadm,
             verbose: self.verbose,
             queue: Mutex::new(queue),
             board: Board::default(),
@@ -309,21 +320,21 @@ impl Run {
     }
 }
 
-/// Has the module built; its path is the last line that the lab prints.
-fn lab_module(top: &Path, guest: Guest) -> Result<PathBuf> {
-    let out = Command::new(top.join("scripts/lab"))
-        .args(["module", &guest.to_string()])
+/// Has something built by a script; its path is the last line that the script prints.
+fn printed_path(top: &Path, script: &str, args: &[&str]) -> Result<PathBuf> {
+    let out = Command::new(top.join(script))
+        .args(args)
         .stderr(Stdio::inherit())
         .output()
-        .context("starting scripts/lab")?;
-    ensure!(out.status.success(), "scripts/lab module {guest} failed");
+        .with_context(|| format!("starting {script}"))?;
+    ensure!(out.status.success(), "{script} {} failed", args.join(" "));
     let text = String::from_utf8_lossy(&out.stdout);
     let path = text
         .lines()
         .last()
-        .context("scripts/lab module printed no path")?;
+        .with_context(|| format!("{script} printed no path"))?;
     let path = top.join(path.trim());
-    fs::canonicalize(&path).with_context(|| format!("the module {}", path.display()))
+    fs::canonicalize(&path).with_context(|| path.display().to_string())
 }
 
 /// One boot as it was seen.
@@ -403,6 +414,9 @@ impl Hall {
             .arg("--out=/out");
         if let Some(module) = &self.module {
             command.arg(format!("--rvs={}", module.display()));
+        }
+        if let Some(rvsadm) = &self.rvsadm {
+            command.arg(format!("--rvsadm={}", rvsadm.display()));
         }
         command.args(batch.iter().map(|s| s.name));
         command

@@ -50,6 +50,7 @@ mod proc_status;
 mod replies;
 mod resize;
 mod routes;
+mod rvsadm_classic;
 mod sched;
 mod sched_dh;
 mod sched_history;
@@ -135,6 +136,7 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_get::SCENARIO,
     &sockopt_ipvsadm::SCENARIO,
     &zero_flush::SCENARIO,
+    &rvsadm_classic::SCENARIO,
     &stats::SCENARIO,
     &proc_files::SCENARIO,
     &proc_flags::SCENARIO,

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Whatever is written is read back the same; whatever comes in, nothing panics.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use netlink_packet_core::{Emitable, NetlinkMessage, Nla};
+use netlink_packet_generic::GenlMessage;
+use proptest::prelude::*;
+use rvs_netlink::*;
+
+fn text(max: usize) -> impl Strategy<Value = String> {
+    proptest::collection::vec(any::<char>().prop_filter("NUL", |c| *c != '\0'), 0..max)
+        .prop_map(String::from_iter)
+}
+
+fn unknown(known: u16) -> impl Strategy<Value = Unknown> {
+    (
+        known + 1..0x4000,
+        0..3u16,
+        proptest::collection::vec(any::<u8>(), 0..40),
+    )
+        .prop_map(|(kind, flag, value)| Unknown {
+            kind: kind | (flag << 14),
+            value,
+        })
+}
+
+fn stats() -> impl Strategy<Value = Vec<StatsAttribute>> {
+    let one = prop_oneof![
+        any::<u32>().prop_map(StatsAttribute::Conns),
+        any::<u32>().prop_map(StatsAttribute::InPkts),
+        any::<u32>().prop_map(StatsAttribute::OutPkts),
+        any::<u64>().prop_map(StatsAttribute::InBytes),
+        any::<u64>().prop_map(StatsAttribute::OutBytes),
+        any::<u32>().prop_map(StatsAttribute::Cps),
+        any::<u32>().prop_map(StatsAttribute::InPps),
+        any::<u32>().prop_map(StatsAttribute::OutPps),
+        any::<u32>().prop_map(StatsAttribute::InBps),
+        any::<u32>().prop_map(StatsAttribute::OutBps),
+        unknown(10).prop_map(StatsAttribute::Other),
+    ];
+    proptest::collection::vec(one, 0..12)
+}
+
+fn stats64() -> impl Strategy<Value = Vec<Stats64Attribute>> {
+    let one = prop_oneof![
+        any::<u64>().prop_map(Stats64Attribute::Conns),
+        any::<u64>().prop_map(Stats64Attribute::InPkts),
+        any::<u64>().prop_map(Stats64Attribute::OutPkts),
+        any::<u64>().prop_map(Stats64Attribute::InBytes),
+        any::<u64>().prop_map(Stats64Attribute::OutBytes),
+        any::<u64>().prop_map(Stats64Attribute::Cps),
+        any::<u64>().prop_map(Stats64Attribute::InPps),
+        any::<u64>().prop_map(Stats64Attribute::OutPps),
+        any::<u64>().prop_map(Stats64Attribute::InBps),
+        any::<u64>().prop_map(Stats64Attribute::OutBps),
+        unknown(11).prop_map(Stats64Attribute::Other),
+    ];
+    proptest::collection::vec(one, 0..12)
+}
+
+fn service_attribute() -> impl Strategy<Value = ServiceAttribute> {
+    prop_oneof![
+        any::<u16>().prop_map(ServiceAttribute::Af),
+        any::<u16>().prop_map(ServiceAttribute::Protocol),
+        any::<[u8; 16]>().prop_map(|a| ServiceAttribute::Addr(Address(a))),
+        any::<u16>().prop_map(ServiceAttribute::Port),
+        any::<u32>().prop_map(ServiceAttribute::Fwmark),
+        text(20).prop_map(ServiceAttribute::SchedName),
+        (any::<u32>(), any::<u32>()).prop_map(|(flags, mask)| ServiceAttribute::Flags(Flags {
+            flags: ServiceFlags(flags),
+            mask
+        })),
+        any::<u32>().prop_map(ServiceAttribute::Timeout),
+        any::<u32>().prop_map(ServiceAttribute::Netmask),
+        stats().prop_map(ServiceAttribute::Stats),
+        text(20).prop_map(ServiceAttribute::PeName),
+        stats64().prop_map(ServiceAttribute::Stats64),
+        unknown(12).prop_map(ServiceAttribute::Other),
+    ]
+}
+
+fn dest_attribute() -> impl Strategy<Value = DestAttribute> {
+    prop_oneof![
+        any::<[u8; 16]>().prop_map(|a| DestAttribute::Addr(Address(a))),
+        any::<u16>().prop_map(DestAttribute::Port),
+        any::<u32>().prop_map(DestAttribute::FwdMethod),
+        any::<i32>().prop_map(DestAttribute::Weight),
+        any::<u32>().prop_map(DestAttribute::UThresh),
+        any::<u32>().prop_map(DestAttribute::LThresh),
+        any::<u32>().prop_map(DestAttribute::ActiveConns),
+        any::<u32>().prop_map(DestAttribute::InactConns),
+        any::<u32>().prop_map(DestAttribute::PersistConns),
+        stats().prop_map(DestAttribute::Stats),
+        any::<u16>().prop_map(DestAttribute::AddrFamily),
+        stats64().prop_map(DestAttribute::Stats64),
+        any::<u8>().prop_map(DestAttribute::TunType),
+        any::<u16>().prop_map(DestAttribute::TunPort),
+        any::<u16>().prop_map(DestAttribute::TunFlags),
+        unknown(15).prop_map(DestAttribute::Other),
+    ]
+}
+
+fn daemon_attribute() -> impl Strategy<Value = DaemonAttribute> {
+    prop_oneof![
+        any::<u32>().prop_map(DaemonAttribute::State),
+        text(20).prop_map(DaemonAttribute::McastIfn),
+        any::<u32>().prop_map(DaemonAttribute::SyncId),
+        any::<u16>().prop_map(DaemonAttribute::SyncMaxlen),
+        any::<[u8; 4]>().prop_map(|a| DaemonAttribute::McastGroup(a.into())),
+        any::<[u8; 16]>().prop_map(|a| DaemonAttribute::McastGroup6(a.into())),
+        any::<u16>().prop_map(DaemonAttribute::McastPort),
+        any::<u8>().prop_map(DaemonAttribute::McastTtl),
+        unknown(8).prop_map(DaemonAttribute::Other),
+    ]
+}
+
+fn attribute() -> impl Strategy<Value = Attribute> {
+    use proptest::collection::vec;
+    prop_oneof![
+        vec(service_attribute(), 0..14).prop_map(Attribute::Service),
+        vec(dest_attribute(), 0..16).prop_map(Attribute::Dest),
+        vec(daemon_attribute(), 0..10).prop_map(Attribute::Daemon),
+        any::<u32>().prop_map(Attribute::TimeoutTcp),
+        any::<u32>().prop_map(Attribute::TimeoutTcpFin),
+        any::<u32>().prop_map(Attribute::TimeoutUdp),
+        unknown(6).prop_map(Attribute::Other),
+    ]
+}
+
+/// The message in whole netlink bytes.
+fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
+    let message = NetlinkMessage::<GenlMessage<Message>>::deserialize(bytes)?;
+    match message.payload {
+        netlink_packet_core::NetlinkPayload::InnerMessage(inner) => Ok(inner.payload),
+        other => panic!("{other:?}"),
+    }
+}
+
+proptest! {
+    #[test]
+    fn messages(command in any::<u8>(), attributes in proptest::collection::vec(attribute(), 0..4)) {
+        let command = Command::from(command);
+        prop_assume!(command != Command::SetInfo);
+        let message = Message::new(command, attributes);
+        let bytes = message.encode(0x1c, 9, 0x305).unwrap();
+        prop_assert_eq!(bytes.len() % 4, 0);
+        prop_assert_eq!(decode(&bytes).unwrap(), message);
+    }
+
+    #[test]
+    fn objects(
+        protocol in any::<u16>(), ip in any::<IpAddr>(), port in any::<u16>(), mark in any::<Option<u32>>(),
+        scheduler in "[a-z]{1,15}", flags in any::<u32>(), timeout in any::<u32>(), netmask in any::<u32>(),
+        pe in proptest::option::of("[a-z]{1,16}"), weight in any::<i32>(), numbers in any::<[u32; 2]>(),
+        tunnel in any::<(u8, u16, u16)>(), method in 0..8u32,
+    ) {
+        let id = match mark {
+            Some(mark) => ServiceId::fwmark(AddressFamily::of(ip), mark),
+            None => ServiceId::address(Protocol(protocol), SocketAddr::new(ip, port)),
+        };
+        let mut service = Service::new(id, &scheduler);
+        service.flags = ServiceFlags(flags);
+        service.timeout = timeout;
+        service.netmask = netmask;
+        service.pe_name = pe;
+        let bytes = Message::new_service(&service).encode(28, 1, 5).unwrap();
+        prop_assert_eq!(decode(&bytes).unwrap().service().unwrap(), service);
+
+        let mut dest = Dest::new(SocketAddr::new(ip, port), ForwardMethod(method));
+        dest.weight = weight;
+        [dest.u_thresh, dest.l_thresh] = numbers;
+        dest.tun_type = TunnelType(tunnel.0);
+        (dest.tun_port, dest.tun_flags) = (tunnel.1, tunnel.2);
+        let bytes = Message::new_dest(&id, &dest).encode(28, 1, 5).unwrap();
+        prop_assert_eq!(decode(&bytes).unwrap().dest(AddressFamily::INET).unwrap(), dest);
+    }
+
+    #[test]
+    fn daemons(
+        state in any::<u32>(), interface in "[a-z]{1,15}", sync_id in any::<u32>(), max_len in any::<Option<u16>>(),
+        group in any::<Option<IpAddr>>(), port in any::<Option<u16>>(), ttl in any::<Option<u8>>(),
+    ) {
+        let mut daemon = Daemon::new(DaemonState(state), &interface, sync_id);
+        (daemon.max_len, daemon.group, daemon.port, daemon.ttl) = (max_len, group, port, ttl);
+        let bytes = Message::new_daemon(&daemon).encode(28, 1, 5).unwrap();
+        prop_assert_eq!(decode(&bytes).unwrap().daemon().unwrap(), daemon);
+    }
+
+    /// Random bytes, and bytes that are nearly right.
+    #[test]
+    fn anything_comes_in(command in any::<u8>(), bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Message::decode(command.into(), &bytes);
+    }
+
+    #[test]
+    fn damaged_messages(
+        attributes in proptest::collection::vec(attribute(), 0..3), at in any::<prop::sample::Index>(),
+        with in any::<u8>(), cut in any::<prop::sample::Index>(), command in any::<u8>(),
+    ) {
+        let message = Message::new(command.into(), attributes);
+        let mut bytes = message.encode(28, 1, 5).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = with;
+        let cut = cut.index(bytes.len() + 1);
+        for part in [bytes.as_slice(), &bytes[..cut]] {
+            if let Some(payload) = part.get(20..) {
+                // What is understood of it can be written, and means the same then.
+                if let Ok(read) = Message::decode(Command::NewService, payload) {
+                    let mut again = vec![0xa5; read.buffer_len()];
+                    read.emit(&mut again);
+                    if read.check().is_ok() && !lossy(&read) {
+                        prop_assert_eq!(Message::decode(Command::NewService, &again).unwrap(), read);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An unknown attribute with both flag bits: netlink-packet-core writes one of them only.
+fn lossy(message: &Message) -> bool {
+    format!("{message:?}")
+        .split("kind: ")
+        .skip(1)
+        .filter_map(|rest| rest.split(',').next()?.parse::<u16>().ok())
+        .any(|kind| kind >= 0xc000)
+}
+
+#[test]
+fn too_long_for_an_attribute() {
+    let long = "x".repeat(MAX_VALUE_LEN);
+    let fits = ServiceAttribute::SchedName("x".repeat(MAX_VALUE_LEN - 1));
+    let message = |a| Message::new(Command::NewService, vec![Attribute::Service(vec![a])]);
+
+    // In a nest, the header of the inner attribute has to fit too.
+    let inner = ServiceAttribute::SchedName("x".repeat(MAX_VALUE_LEN - 1 - 7));
+    message(inner).encode(28, 1, 5).unwrap();
+    for (wrong, len) in [
+        (ServiceAttribute::SchedName(long.clone()), 65532),
+        (fits, 65536),
+        (
+            ServiceAttribute::Other(Unknown {
+                kind: 99,
+                value: vec![0; 70000],
+            }),
+            70000,
+        ),
+    ] {
+        match message(wrong.clone()).encode(28, 1, 5) {
+            Err(EncodeError::TooLong { len: found, .. }) => assert_eq!(found, len),
+            other => panic!("{other:?}"),
+        }
+        // The trait can't say no; it must not panic either.
+        let message = message(wrong);
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        assert_eq!(
+            Message::decode(Command::NewService, &bytes).unwrap(),
+            Message::new(Command::NewService, vec![Attribute::Service(vec![])])
+        );
+    }
+    let e = message(ServiceAttribute::SchedName(long))
+        .check()
+        .unwrap_err();
+    assert_eq!(
+        e.to_string(),
+        "service attribute SchedName has 65532 bytes, at most 65531 fit"
+    );
+    let e = message(ServiceAttribute::PeName("a\0b".to_owned()))
+        .check()
+        .unwrap_err();
+    assert_eq!(
+        e.to_string(),
+        "service attribute PeName contains a NUL byte"
+    );
+}
+
+#[test]
+fn lengths_are_named() {
+    let cases: &[(&[u8], &str)] = &[
+        (
+            &[9, 0, 1, 0, 5, 0, 4, 0, 1, 0, 0, 0],
+            "service attribute Port caused by 1 bytes where 2 are right",
+        ),
+        (
+            &[10, 0, 1, 0, 6, 0, 7, 0, 1, 1, 0, 0],
+            "service attribute Flags caused by 2 bytes where 8 are right",
+        ),
+        (
+            &[6, 0, 4, 0, 1, 1, 0, 0],
+            "message attribute TimeoutTcp caused by 2 bytes where 4 are right",
+        ),
+    ];
+    for (bytes, text) in cases {
+        // Lengths are in the machine's byte order.
+        let bytes = if cfg!(target_endian = "big") {
+            continue;
+        } else {
+            bytes
+        };
+        let e = Message::decode(Command::NewService, bytes).unwrap_err();
+        assert!(e.to_string().contains(text), "{e}");
+    }
+    let mut long = 28u16.to_ne_bytes().to_vec();
+    long.extend(1u16.to_ne_bytes());
+    long.extend(24u16.to_ne_bytes());
+    long.extend(3u16.to_ne_bytes());
+    long.extend([0; 20]);
+    let e = Message::decode(Command::NewService, &long).unwrap_err();
+    assert!(
+        e.to_string()
+            .contains("service attribute Addr caused by 20 bytes where at most 16 are right"),
+        "{e}"
+    );
+}
+
+#[test]
+fn members_that_are_missing_are_named() {
+    let e = Message::new(Command::NewService, vec![])
+        .service()
+        .unwrap_err();
+    assert_eq!(e.to_string(), "message attribute Service is missing");
+    let id = ServiceId::address(Protocol::TCP, (Ipv4Addr::LOCALHOST, 80).into());
+    let e = Message::del_service(&id).service().unwrap_err();
+    assert_eq!(e.to_string(), "service attribute Netmask is missing");
+    let e = Message::del_dest(&id, (Ipv6Addr::LOCALHOST, 80).into())
+        .dest(AddressFamily::INET)
+        .unwrap_err();
+    assert_eq!(e.to_string(), "destination attribute FwdMethod is missing");
+}
+
+/// The numbers of the whole family, as the kernel's uapi header has them.
+#[test]
+fn numbers() {
+    let zero = Address([0; 16]);
+    let flags = Flags {
+        flags: ServiceFlags(0),
+        mask: 0,
+    };
+    let services = [
+        ServiceAttribute::Af(0),
+        ServiceAttribute::Protocol(0),
+        ServiceAttribute::Addr(zero),
+        ServiceAttribute::Port(0),
+        ServiceAttribute::Fwmark(0),
+        ServiceAttribute::SchedName(String::new()),
+        ServiceAttribute::Flags(flags),
+        ServiceAttribute::Timeout(0),
+        ServiceAttribute::Netmask(0),
+        ServiceAttribute::Stats(vec![]),
+        ServiceAttribute::PeName(String::new()),
+        ServiceAttribute::Stats64(vec![]),
+    ];
+    let kinds: Vec<u16> = services.iter().map(Nla::kind).collect();
+    assert_eq!(kinds, (1..=12).collect::<Vec<u16>>());
+    for number in 0..=u8::MAX {
+        assert_eq!(u8::from(Command::from(number)), number);
+    }
+    assert_eq!(u8::from(Command::Flush), 17);
+    assert_eq!(u8::from(Command::GetInfo), 15);
+}

@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! What a command line means: its options one by one, then the rules between them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use clap::Command;
+use rvs_netlink::{
+    AddressFamily, Daemon, DaemonState, Dest, ForwardMethod, Protocol, Service, ServiceFlags,
+    ServiceId, Timeouts, TunnelType,
+};
+
+use super::options::{option_name, Rule, Verb, OPTIONS};
+use super::popt::Popt;
+use super::Stop;
+use crate::names::{host_v4, Names};
+use crate::numbers::{atoi, inet_aton, number, strtol};
+
+const MAX_TIMEOUT: i64 = 86400 * 31;
+const DEFAULT_PERSISTENCE: u32 = 360;
+
+/// How lists are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Format {
+    pub(super) numeric: bool,
+    pub(super) stats: bool,
+    pub(super) rate: bool,
+    pub(super) thresholds: bool,
+    pub(super) persistent: bool,
+    pub(super) nosort: bool,
+    pub(super) exact: bool,
+    pub(super) tunnels: bool,
+}
+
+/// A service as typed so far: which options have been seen decides what later ones mean.
+#[derive(Debug, Clone)]
+pub(super) struct TypedService {
+    family: Option<AddressFamily>,
+    protocol: Protocol,
+    addr: IpAddr,
+    port: u16,
+    fwmark: u32,
+    scheduler: String,
+    flags: ServiceFlags,
+    timeout: u32,
+    netmask: u32,
+    pe: Option<String>,
+}
+
+impl TypedService {
+    /// The service for the kernel.
+    pub(super) fn id(&self) -> ServiceId {
+        if self.fwmark != 0 {
+            ServiceId::fwmark(self.family.unwrap_or(AddressFamily::INET), self.fwmark)
+        } else {
+            ServiceId::address(self.protocol, SocketAddr::new(self.addr, self.port))
+        }
+    }
+
+    /// Whether it is none: ipvsadm takes the address 0.0.0.0:0 for that.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.fwmark == 0 && self.addr.is_unspecified() && self.port == 0
+    }
+
+    /// The whole service for the kernel.
+    pub(super) fn service(&self) -> Service {
+        let mut service = Service::new(self.id(), &self.scheduler);
+        service.flags = self.flags;
+        service.timeout = self.timeout;
+        service.netmask = self.netmask;
+        service.pe_name.clone_from(&self.pe);
+        service
+    }
+}
+
+/// What was read of an address.
+struct Parsed {
+    addr: IpAddr,
+    port: Option<u16>,
+}
+
+/// Reads `host[:port]`, `address`, `[address]:port`.
+fn parse_address(text: &str, protocol: Protocol, names: &mut Names) -> Option<Parsed> {
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let (host, port) = match text.strip_prefix('[') {
+        Some(inner) => {
+            let (host, port) = inner.split_once(']')?;
+            (host, Some(port.strip_prefix(':')?))
+        }
+        None => (text, None),
+    };
+    let (addr, port) = match host.parse::<Ipv6Addr>() {
+        Ok(v6) => (IpAddr::V6(v6), port),
+        Err(_) => {
+            // With brackets around it, an IPv4 address has no port for ipvsadm.
+            let (host, port) = match host.rsplit_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (host, None),
+            };
+            let v4 = inet_aton(host).or_else(|| host_v4(host))?;
+            (IpAddr::V4(v4), port)
+        }
+    };
+    let port = match port {
+        Some(port) => Some(number(port, 0, 65535).or_else(|| names.port(port, protocol))?),
+        None => None,
+    };
+    Some(Parsed { addr, port })
+}
+
+/// Reads an address into a service. Whether it was one.
+fn parse_service(text: &str, service: &mut TypedService, names: &mut Names) -> bool {
+    match parse_address(text, service.protocol, names) {
+        Some(Parsed { addr, port }) => {
+            service.addr = addr;
+            service.family = Some(AddressFamily::of(addr));
+            if addr.is_ipv6() {
+                service.netmask = 128;
+            }
+            if let Some(port) = port {
+                service.port = port;
+            }
+            true
+        }
+        None => false,
+    }
+}
+
+fn parse_timeout(text: &str, min: i64) -> Result<u32, Stop> {
+    number(text, min, MAX_TIMEOUT)
+        .ok_or_else(|| Stop::fail(format!("invalid timeout value `{text}' specified")))
+}
+
+fn parse_fwmark(text: &str) -> Result<u32, Stop> {
+    match strtol(text) {
+        Some((mark, "")) if mark > 0 => u32::try_from(mark).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| Stop::fail(format!("invalid fwmark value `{text}' specified")))
+}
+
+fn parse_group(text: &str) -> Result<IpAddr, Stop> {
+    if text.contains(':') {
+        text.parse::<Ipv6Addr>()
+            .ok()
+            .filter(Ipv6Addr::is_multicast)
+            .map(IpAddr::V6)
+            .ok_or_else(|| Stop::fail(format!("invalid IPv6 mcast-group `{text}'")))
+    } else {
+        text.parse::<Ipv4Addr>()
+            .ok()
+            .filter(Ipv4Addr::is_multicast)
+            .map(IpAddr::V4)
+            .ok_or_else(|| Stop::fail(format!("invalid IPv4 mcast-group `{text}'")))
+    }
+}
+
+fn parse_state(text: &str, complaint: &str) -> Result<DaemonState, Stop> {
+    match text {
+        "master" => Ok(DaemonState::MASTER),
+        "backup" => Ok(DaemonState::BACKUP),
+        _ => Err(Stop::fail(complaint)),
+    }
+}
+
+/// Flags of schedulers that have a name: the scheduler they are for, the name, the bit.
+pub(super) const SCHEDULER_FLAGS: [(&str, &str, ServiceFlags); 4] = [
+    ("sh", "sh-fallback", ServiceFlags::SCHED1),
+    ("sh", "sh-port", ServiceFlags::SCHED2),
+    ("mh", "mh-fallback", ServiceFlags::SCHED1),
+    ("mh", "mh-port", ServiceFlags::SCHED2),
+];
+
+/// The names that fit any scheduler.
+pub(super) const PLAIN_FLAGS: [(&str, ServiceFlags); 3] = [
+    ("flag-1", ServiceFlags::SCHED1),
+    ("flag-2", ServiceFlags::SCHED2),
+    ("flag-3", ServiceFlags::SCHED3),
+];
+
+fn parse_sched_flags(scheduler: &str, text: &str) -> Result<ServiceFlags, Stop> {
+    let mut flags = ServiceFlags::default();
+    for flag in text.split(',').filter(|f| !f.is_empty()) {
+        if let Some((_, bit)) = PLAIN_FLAGS.iter().find(|(name, _)| *name == flag) {
+            flags |= *bit;
+        } else if let Some((of, _, bit)) = SCHEDULER_FLAGS.iter().find(|(_, name, _)| *name == flag)
+        {
+            if *of != scheduler {
+                return Err(Stop::fail(format!("incompatible scheduler flag `{flag}'")));
+            }
+            flags |= *bit;
+        } else {
+            return Err(Stop::fail(format!("invalid scheduler flag `{flag}'")));
+        }
+    }
+    Ok(flags)
+}
+
+/// A command line, understood.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) verb: Verb,
+    pub(super) service: TypedService,
+    pub(super) dest: Dest,
+    pub(super) timeouts: Timeouts,
+    pub(super) daemon: Daemon,
+    pub(super) format: Format,
+    given: Vec<&'static str>,
+}
+
+impl Entry {
+    /// Whether an option of [`OPTIONS`] was given.
+    pub(super) fn has(&self, option: &str) -> bool {
+        self.given.contains(&option)
+    }
+
+    fn has_any(&self, options: &[&str]) -> bool {
+        options.iter().any(|option| self.has(option))
+    }
+
+    /// Reads and checks arguments (without the program's name).
+    pub(super) fn parse(
+        command: &Command,
+        args: &[String],
+        names: &mut Names,
+    ) -> Result<Self, Stop> {
+        let mut popt = Popt::new(command, args);
+        let first = match popt.option() {
+            Some(Ok(first)) => first,
+            _ => return Err(Stop::TryHelp),
+        };
+        let verb = match first.name.as_str() {
+            "help" => return Err(Stop::Help),
+            "version" => return Err(Stop::Version),
+            other => Verb::of(other).ok_or(Stop::TryHelp)?,
+        };
+        let mut entry = Self {
+            verb,
+            service: TypedService {
+                family: None,
+                protocol: Protocol(0),
+                addr: Ipv4Addr::UNSPECIFIED.into(),
+                port: 0,
+                fwmark: 0,
+                scheduler: String::new(),
+                flags: ServiceFlags::default(),
+                timeout: 0,
+                netmask: u32::MAX,
+                pe: None,
+            },
+            dest: Dest::new((Ipv4Addr::UNSPECIFIED, 0).into(), ForwardMethod::ROUTE),
+            timeouts: Timeouts::default(),
+            daemon: Daemon::new(DaemonState(0), "", 0),
+            format: Format::default(),
+            given: Vec::new(),
+        };
+        let value = first.value.unwrap_or_default();
+        match verb {
+            Verb::StartDaemon => {
+                entry.daemon.state =
+                    parse_state(&value, "illegal start-daemon parameter specified")?;
+            }
+            Verb::StopDaemon => {
+                entry.daemon.state = parse_state(&value, "illegal start_daemon specified")?;
+            }
+            _ => {}
+        }
+        let mut sched_flags = String::new();
+        while let Some(option) = popt.option() {
+            let option = match option {
+                Ok(option) => option,
+                Err(complaint) => {
+                    return Err(Stop::Popt(format!("{}: {}", popt.last(), complaint.text())));
+                }
+            };
+            if Verb::of(&option.name).is_some() || ["help", "version"].contains(&&*option.name) {
+                return Err(Stop::fail(format!("invalid option `{}'", popt.last())));
+            }
+            entry.note(&option.name)?;
+            let value = option.value.as_deref();
+            let text = value.unwrap_or_default();
+            match option.name.as_str() {
+                "sched-flags" => text.clone_into(&mut sched_flags),
+                name => entry.option(name, value, names)?,
+            }
+        }
+        let mut rest = popt.rest();
+        if verb == Verb::Set {
+            match (rest.next(), rest.next(), rest.next()) {
+                (Some(tcp), Some(tcp_fin), Some(udp)) => {
+                    entry.timeouts = Timeouts {
+                        tcp: parse_timeout(&tcp, 0)?,
+                        tcp_fin: parse_timeout(&tcp_fin, 0)?,
+                        udp: parse_timeout(&udp, 0)?,
+                    };
+                }
+                _ => return Err(Stop::fail("--set option requires 3 timeout values")),
+            }
+        }
+        if let Some(argument) = rest.next() {
+            return Err(Stop::fail(format!("unexpected argument {argument}")));
+        }
+        entry.service.flags |= parse_sched_flags(&entry.service.scheduler, &sched_flags)?;
+        entry.check_options()?;
+        entry.check_meaning()?;
+        Ok(entry)
+    }
+
+    /// Remembers an option; most may come once.
+    fn note(&mut self, long: &str) -> Result<(), Stop> {
+        let name = option_name(long);
+        // What has no place in the table may be repeated.
+        let Some(name) = OPTIONS.iter().find(|o| **o == name) else {
+            return Ok(());
+        };
+        if self.has(name) {
+            return Err(Stop::fail(format!("multiple '{name}' options specified")));
+        }
+        self.given.push(name);
+        Ok(())
+    }
+
+    fn option(&mut self, name: &str, value: Option<&str>, names: &mut Names) -> Result<(), Stop> {
+        let text = value.unwrap_or_default();
+        let service = &mut self.service;
+        let dest = &mut self.dest;
+        let format = &mut self.format;
+        let illegal = |what: &str| Stop::fail(format!("illegal {what} specified"));
+        match name {
+            "tcp-service" | "udp-service" | "sctp-service" => {
+                service.protocol = match name {
+                    "tcp-service" => Protocol::TCP,
+                    "udp-service" => Protocol::UDP,
+                    _ => Protocol::SCTP,
+                };
+                if !parse_service(text, service, names) {
+                    return Err(illegal("virtual server address[:port]"));
+                }
+            }
+            "fwmark-service" => {
+                service.family = Some(AddressFamily::INET);
+                service.protocol = Protocol::TCP;
+                service.fwmark = parse_fwmark(text)?;
+            }
+            "ipv6" => {
+                if service.fwmark == 0 {
+                    return Err(Stop::fail("-6 must follow -f\n"));
+                }
+                service.family = Some(AddressFamily::INET6);
+                service.netmask = 128;
+            }
+            "scheduler" => text.clone_into(&mut service.scheduler),
+            "pe" => service.pe = Some(text.to_owned()).filter(|pe| !pe.is_empty()),
+            "persistent" => {
+                service.flags |= ServiceFlags::PERSISTENT;
+                service.timeout = match value {
+                    Some(text) => parse_timeout(text, 1)?,
+                    None => DEFAULT_PERSISTENCE,
+                };
+            }
+            "netmask" if service.family == Some(AddressFamily::INET6) => {
+                service.netmask = u32::try_from(atoi(text))
+                    .ok()
+                    .filter(|n| (1..=128).contains(n))
+                    .ok_or_else(|| illegal("ipv6 netmask"))?;
+            }
+            "netmask" => {
+                service.netmask = inet_aton(text)
+                    .or_else(|| host_v4(text))
+                    .ok_or_else(|| illegal("virtual server persistent mask"))?
+                    .into();
+            }
+            "ops" => service.flags |= ServiceFlags::ONE_PACKET,
+            "real-server" => {
+                let mut typed = service.clone();
+                if !parse_service(text, &mut typed, names) {
+                    return Err(illegal("real server address[:port]"));
+                }
+                // Without a port of its own it has the service's, if that was named before.
+                dest.addr = SocketAddr::new(typed.addr, typed.port);
+            }
+            "ipip" => dest.method = ForwardMethod::TUNNEL,
+            "gatewaying" => dest.method = ForwardMethod::ROUTE,
+            "masquerading" => dest.method = ForwardMethod::MASQ,
+            "weight" => {
+                dest.weight =
+                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("weight"))?;
+            }
+            "u-threshold" => {
+                dest.u_thresh =
+                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("u_threshold"))?;
+            }
+            "l-threshold" => {
+                dest.l_thresh =
+                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("l_threshold"))?;
+            }
+            "tun-type" => {
+                dest.tun_type = match text {
+                    "ipip" => TunnelType::IPIP,
+                    "gue" => TunnelType::GUE,
+                    "gre" => TunnelType::GRE,
+                    _ => return Err(illegal("tunnel type")),
+                };
+            }
+            "tun-port" => {
+                dest.tun_port = number(text, 1, 65535).ok_or_else(|| illegal("tunnel port"))?;
+            }
+            "tun-nocsum" => {}
+            "tun-csum" => dest.tun_flags |= 1,
+            "tun-remcsum" => dest.tun_flags |= 2,
+            "mcast-interface" => text.clone_into(&mut self.daemon.interface),
+            "syncid" => {
+                self.daemon.sync_id = number(text, 0, 255).ok_or_else(|| illegal("syncid"))?;
+            }
+            "mcast-group" => self.daemon.group = Some(parse_group(text)?),
+            "mcast-port" => {
+                self.daemon.port =
+                    Some(number(text, 1, 65535).ok_or_else(|| illegal("mcast-port"))?);
+            }
+            "mcast-ttl" => {
+                self.daemon.ttl = Some(number(text, 1, 255).ok_or_else(|| illegal("mcast-ttl"))?);
+            }
+            "sync-maxlen" => {
+                self.daemon.max_len =
+                    Some(number(text, 1, 65535 - 20 - 8).ok_or_else(|| illegal("sync-maxlen"))?);
+            }
+            "numeric" => format.numeric = true,
+            "stats" => format.stats = true,
+            "rate" => format.rate = true,
+            "thresholds" => format.thresholds = true,
+            "persistent-conn" => format.persistent = true,
+            "nosort" => format.nosort = true,
+            "exact" => format.exact = true,
+            "tun-info" => format.tunnels = true,
+            // connection, timeout, daemon: that they were given is all there is to them. sort: is the default.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Which options go with the command.
+    fn check_options(&self) -> Result<(), Stop> {
+        let command = self.verb.name();
+        let mut chosen = None;
+        for option in OPTIONS {
+            match (self.verb.rule(option), self.has(option)) {
+                (Rule::Needed, false) => {
+                    return Err(Stop::fail(format!(
+                        "You need to supply the '{option}' option for the '{command}' command"
+                    )));
+                }
+                (Rule::Refused, true) => {
+                    return Err(Stop::fail(format!(
+                        "Illegal '{option}' option with the '{command}' command"
+                    )));
+                }
+                (Rule::OneOf, true) => {
+                    if let Some(first) = chosen.replace(option) {
+                        return Err(Stop::fail(format!(
+                            "The option '{option}' conflicts with the '{first}' option in the '{command}' command"
+                        )));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Defaults, and what doesn't fit together.
+    fn check_meaning(&mut self) -> Result<(), Stop> {
+        let service = &mut self.service;
+        match self.verb {
+            Verb::AddService | Verb::EditService => {
+                if service.fwmark == 0
+                    && service.port == 0
+                    && !service.flags.contains(ServiceFlags::PERSISTENT)
+                {
+                    return Err(Stop::fail("Zero port specified for non-persistent service"));
+                }
+                if service.flags.contains(ServiceFlags::ONE_PACKET)
+                    && service.fwmark == 0
+                    && service.protocol != Protocol::UDP
+                {
+                    return Err(Stop::fail(
+                        "One-Packet Scheduling is only for UDP virtual services",
+                    ));
+                }
+                if service.scheduler.is_empty() {
+                    "wlc".clone_into(&mut service.scheduler);
+                }
+            }
+            Verb::StartDaemon if self.daemon.interface.is_empty() => {
+                "eth0".clone_into(&mut self.daemon.interface);
+            }
+            Verb::AddServer | Verb::EditServer => self.check_server()?,
+            Verb::List => {
+                let other = self.has_any(&["connection", "timeout", "daemon"]);
+                if other && self.has_any(&["stats", "rate", "thresholds"])
+                    || self.has_any(&["timeout", "daemon"]) && self.has("persistent-conn")
+                {
+                    return Err(Stop::fail("options conflicts in the list command"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_server(&mut self) -> Result<(), Stop> {
+        let tunnel = self.dest.method == ForwardMethod::TUNNEL;
+        if self.service.fwmark == 0 && self.dest.method != ForwardMethod::MASQ {
+            // Only translation can change the port.
+            self.dest.addr.set_port(self.service.port);
+        }
+        if !tunnel && Some(AddressFamily::of(self.dest.addr.ip())) != self.service.family {
+            return Err(Stop::fail(
+                "Different address family is allowed only for tunneling servers",
+            ));
+        }
+        const TUNNEL: [&str; 5] = [
+            "tun-type",
+            "tun-port",
+            "tun-nocsum",
+            "tun-csum",
+            "tun-remcsum",
+        ];
+        if !tunnel && self.has_any(&TUNNEL) {
+            return Err(Stop::fail("Tunnel options conflict with forward method"));
+        }
+        let (kind, rules) = match self.dest.tun_type {
+            TunnelType::GUE => ("gue", [Rule::Needed, Rule::OneOf, Rule::OneOf, Rule::OneOf]),
+            TunnelType::GRE => (
+                "gre",
+                [Rule::Refused, Rule::OneOf, Rule::OneOf, Rule::Refused],
+            ),
+            _ => ("ipip", [Rule::Refused; 4]),
+        };
+        let mut chosen = None;
+        for (option, rule) in TUNNEL.into_iter().skip(1).zip(rules) {
+            match (rule, self.has(option)) {
+                (Rule::Needed, false) => {
+                    return Err(Stop::fail(format!(
+                        "You need to supply the '{option}' option for the '{kind}' tunnel type"
+                    )));
+                }
+                (Rule::Refused, true) => {
+                    return Err(Stop::fail(format!(
+                        "Illegal '{option}' option with the '{kind}' tunnel type"
+                    )));
+                }
+                (Rule::OneOf, true) => {
+                    if let Some(first) = chosen.replace(option) {
+                        return Err(Stop::fail(format!(
+                            "The option '{option}' conflicts with the '{first}' option in the '{kind}' tunnel type"
+                        )));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

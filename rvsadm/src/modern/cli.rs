@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The subcommands.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use rvs_netlink::{AddressFamily, Protocol, ServiceFlags, ServiceId};
+
+use super::model::{Checksum, Method, TunnelKind};
+
+/// Administers the layer-4 load balancer of the Linux kernel (rvs, ip_vs).
+///
+/// ipvsadm's command line is understood as well: what begins with a dash (rvsadm -Ln; rvsadm -h lists it), and
+/// everything under the name of ipvsadm.
+#[derive(Debug, Parser)]
+#[command(name = "rvsadm", version, after_help = AFTER)]
+pub(crate) struct Cli {
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+const AFTER: &str = "\
+A service is named by protocol and address (tcp 192.0.2.1:80, udp [2001:db8::1]:53, sctp ...), or by a firewall mark \
+(fwmark 5, fwmark6 5).
+
+Exit codes: 0 done, 1 refused or failed, 2 the command line is wrong.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Virtual services.
+    #[command(subcommand)]
+    Service(ServiceVerb),
+    /// Real servers of a service.
+    #[command(subcommand)]
+    Real(RealVerb),
+    /// List connections as they are in the kernel's table.
+    Conns(Conns),
+    /// List counters and rates.
+    Stats(Listed),
+    /// Print the table as a state that `apply` makes.
+    Save(Save),
+    /// Make the kernel's table what a file says, with as few changes as possible.
+    Apply(Apply),
+    /// Look for what is wrong in the kernel's table and around it, or in a file.
+    Check(Check),
+    /// Prepare a real server for direct routing or tunnels.
+    #[command(subcommand)]
+    Realserver(RealserverVerb),
+    /// Write the man pages, or print a shell's completions.
+    Generate(Generate),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceVerb {
+    /// Add a service.
+    Add(ServiceArgs),
+    /// Change a service; what isn't given stays as it is.
+    Edit(ServiceArgs),
+    /// Remove a service with its real servers.
+    Del(ServiceName),
+    /// List services and their real servers.
+    List(Listed),
+}
+
+/// A service.
+#[derive(Debug, Args)]
+pub(super) struct ServiceName {
+    /// tcp, udp, sctp, fwmark or fwmark6.
+    #[arg(value_name = "PROTOCOL")]
+    pub(super) kind: Kind,
+    /// Address and port (192.0.2.1:80, [2001:db8::1]:80), or firewall mark.
+    #[arg(value_name = "SERVICE")]
+    pub(super) service: String,
+}
+
+/// What a service is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    Tcp,
+    Udp,
+    Sctp,
+    Fwmark,
+    Fwmark6,
+}
+
+impl ServiceName {
+    pub(super) fn id(&self) -> Result<ServiceId, String> {
+        id_of(self.kind, &self.service)
+    }
+}
+
+/// The service of two words.
+pub(super) fn id_of(kind: Kind, service: &str) -> Result<ServiceId, String> {
+    let protocol = match kind {
+        Kind::Tcp => Protocol::TCP,
+        Kind::Udp => Protocol::UDP,
+        Kind::Sctp => Protocol::SCTP,
+        Kind::Fwmark | Kind::Fwmark6 => {
+            let family = if kind == Kind::Fwmark6 {
+                AddressFamily::INET6
+            } else {
+                AddressFamily::INET
+            };
+            return match service.parse() {
+                Ok(mark) if mark > 0 => Ok(ServiceId::fwmark(family, mark)),
+                _ => Err(format!(
+                    "`{service}` is no firewall mark: a number from 1 to {} would be one",
+                    u32::MAX
+                )),
+            };
+        }
+    };
+    Ok(ServiceId::address(protocol, socket_addr(service)?))
+}
+
+/// An address with a port.
+pub(super) fn socket_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let hint = if text.matches(':').count() > 1 && !text.starts_with('[') {
+            "an IPv6 address with a port stands in brackets, as [2001:db8::1]:80"
+        } else if text.parse::<IpAddr>().is_ok() {
+            "the port is missing"
+        } else {
+            "192.0.2.1:80 or [2001:db8::1]:80 would be one"
+        };
+        format!("`{text}` is no address with a port: {hint}")
+    })
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServiceArgs {
+    #[command(flatten)]
+    pub(super) name: ServiceName,
+    /// How real servers are chosen: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos [default: wlc]
+    #[arg(long, short, value_name = "NAME")]
+    pub(super) scheduler: Option<String>,
+    /// Flags of the scheduler, separated by commas: fallback, port (of sh and mh), flag-1, flag-2, flag-3.
+    #[arg(long, value_name = "FLAGS", value_delimiter = ',')]
+    pub(super) scheduler_flags: Option<Vec<SchedulerFlag>>,
+    /// Clients come back to the same real server, for this number of seconds after their last connection; 0 switches it off.
+    #[arg(long, short, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=2_678_400))]
+    pub(super) persistent: Option<u32>,
+    /// Clients of the same network count as one for persistence: a mask or prefix length.
+    #[arg(long, value_name = "MASK", value_parser = parse_mask)]
+    pub(super) netmask: Option<Mask>,
+    /// Persistence engine (sip); none switches it off.
+    #[arg(long, value_name = "NAME")]
+    pub(super) pe: Option<String>,
+    /// Schedule each packet anew (UDP).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(super) one_packet: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SchedulerFlag {
+    Fallback,
+    Port,
+    #[value(name = "flag-1")]
+    Flag1,
+    #[value(name = "flag-2")]
+    Flag2,
+    #[value(name = "flag-3")]
+    Flag3,
+}
+
+impl SchedulerFlag {
+    pub(super) fn bit(self) -> ServiceFlags {
+        match self {
+            Self::Fallback | Self::Flag1 => ServiceFlags::SCHED1,
+            Self::Port | Self::Flag2 => ServiceFlags::SCHED2,
+            Self::Flag3 => ServiceFlags::SCHED3,
+        }
+    }
+}
+
+/// How many bits of a client's address count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mask {
+    V4(u32),
+    Prefix(u32),
+}
+
+impl Mask {
+    pub(super) fn of(self, family: AddressFamily) -> Result<u32, String> {
+        match (self, family == AddressFamily::INET6) {
+            (Self::Prefix(n @ 1..=128), true) => Ok(n),
+            (Self::Prefix(n @ 1..=32), false) => {
+                Ok(u32::MAX.checked_shl(32u32.saturating_sub(n)).unwrap_or(0))
+            }
+            (Self::V4(mask), false) => Ok(mask),
+            (Self::V4(_), true) => {
+                Err("an IPv6 service has a prefix length for a netmask, from 1 to 128".to_owned())
+            }
+            (Self::Prefix(n), _) => Err(format!("{n} is no prefix length of this service")),
+        }
+    }
+}
+
+pub(super) fn parse_mask(text: &str) -> Result<Mask, String> {
+    match (
+        text.parse::<Ipv4Addr>(),
+        text.trim_start_matches('/').parse(),
+    ) {
+        (Ok(v4), _) => Ok(Mask::V4(v4.into())),
+        (_, Ok(prefix)) => Ok(Mask::Prefix(prefix)),
+        _ => Err("a mask (255.255.255.0) or a prefix length (24) is right".to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RealVerb {
+    /// Add a real server to a service.
+    Add(RealArgs),
+    /// Change a real server; what isn't given stays as it is.
+    Set(RealArgs),
+    /// Remove a real server; its connections end as the sysctl expire_nodest_conn has it.
+    Del(RealName),
+    /// Give a real server no new connections, wait until those it has are over, and say so.
+    Drain(Drain),
+}
+
+/// A real server of a service.
+#[derive(Debug, Args)]
+pub(super) struct RealName {
+    #[command(flatten)]
+    pub(super) service: ServiceName,
+    /// Address and port of the real server.
+    #[arg(value_parser = socket_addr, value_name = "REAL")]
+    pub(super) real: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RealArgs {
+    #[command(flatten)]
+    pub(super) name: RealName,
+    /// How packets get there: nat, dr (direct routing) or tunnel [default: nat]
+    #[arg(long, short, value_name = "METHOD")]
+    pub(super) method: Option<Method>,
+    /// Share of new connections; 0 gives none.
+    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..=i64::from(i32::MAX)))]
+    pub(super) weight: Option<i32>,
+    /// No new connections from this number on; 0 for no limit.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    pub(super) upper: Option<u32>,
+    /// New connections again below this number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    pub(super) lower: Option<u32>,
+    /// Tunnel type.
+    #[arg(long, value_name = "TYPE")]
+    pub(super) tunnel_type: Option<TunnelKind>,
+    /// Tunnel port, for gue.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) tunnel_port: Option<u16>,
+    /// Checksums of the tunnel, for gue and gre.
+    #[arg(long, value_name = "WHICH")]
+    pub(super) tunnel_checksum: Option<Checksum>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Drain {
+    #[command(flatten)]
+    pub(super) name: RealName,
+    /// Seconds to wait at most; 0 doesn't wait.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub(super) wait: u64,
+    /// Remove the real server once it has no connections left.
+    #[arg(long)]
+    pub(super) remove: bool,
+}
+
+/// All services, or one.
+#[derive(Debug, Args)]
+pub(super) struct Listed {
+    /// tcp, udp, sctp, fwmark or fwmark6.
+    #[arg(value_name = "PROTOCOL", requires = "service")]
+    pub(super) kind: Option<Kind>,
+    /// Address and port, or firewall mark.
+    #[arg(value_name = "SERVICE")]
+    pub(super) service: Option<String>,
+}
+
+impl Listed {
+    pub(super) fn id(&self) -> Result<Option<ServiceId>, String> {
+        match (self.kind, &self.service) {
+            (Some(kind), Some(service)) => id_of(kind, service).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Conns {
+    /// Only those from this client's address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) client: Option<IpAddr>,
+    /// Only those to this address of a service, with port or without.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_endpoint)]
+    pub(super) service: Option<Endpoint>,
+    /// Only those to this real server, with port or without.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_endpoint)]
+    pub(super) real: Option<Endpoint>,
+    /// Only those in this state.
+    #[arg(long, value_name = "STATE")]
+    pub(super) state: Option<String>,
+    /// Print how many there are, and nothing else.
+    #[arg(long)]
+    pub(super) count: bool,
+}
+
+/// An address, with or without a port.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endpoint {
+    pub(super) ip: IpAddr,
+    pub(super) port: Option<u16>,
+}
+
+fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+    if let Ok(ip) = text.parse() {
+        return Ok(Endpoint { ip, port: None });
+    }
+    socket_addr(text).map(|addr| Endpoint {
+        ip: addr.ip(),
+        port: Some(addr.port()),
+    })
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Save {
+    // --json is the other format.
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    /// YAML or JSON; - for standard input.
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Show what would be changed, and change nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Check this file instead of the kernel; - for standard input.
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RealserverVerb {
+    /// Set this machine up as a real server.
+    Setup(Realserver),
+    /// Say what is missing for that.
+    Check(Realserver),
+    /// Take back what setup did.
+    Undo(Realserver),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Realserver {
+    /// For direct routing: the director changes the link-layer address only.
+    #[arg(long, required_unless_present = "tunnel", conflicts_with = "tunnel")]
+    pub(super) dr: bool,
+    /// For tunnels (ipip).
+    #[arg(long)]
+    pub(super) tunnel: bool,
+    /// Addresses of services.
+    #[arg(required = true, value_name = "VIP")]
+    pub(super) vips: Vec<IpAddr>,
+    /// Show the commands, and run none.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Generate {
+    #[command(subcommand)]
+    pub(super) what: What,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum What {
+    /// Man pages, one for each subcommand.
+    Man {
+        /// The folder to write them to.
+        folder: PathBuf,
+    },
+    /// A shell's completions, to standard output.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: Shell,
+    },
+}
+
+/// Subcommands and ipvsadm's flags in one definition.
+pub(super) fn whole() -> clap::Command {
+    let mut command = Cli::command().subcommand_required(false);
+    for arg in crate::classic::options::command("rvsadm").get_arguments() {
+        let arg = arg.clone().help_heading("ipvsadm's flags");
+        command = command.arg(arg);
+    }
+    command
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .group(clap::ArgGroup::new("command").args(crate::classic::options::COMMANDS))
+}

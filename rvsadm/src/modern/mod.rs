@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Subcommands.
+
+mod check;
+mod cli;
+pub(crate) mod conns;
+pub(crate) mod model;
+mod output;
+mod plan;
+mod realserver;
+pub(crate) mod show;
+
+use std::fs;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use rvs_netlink::client::{Client, Error, KernelError};
+use rvs_netlink::{
+    Command, Dest, ForwardMethod, Message, Service, ServiceFlags, ServiceId, Timeouts,
+};
+
+use cli::{
+    Apply, Cli, Drain, Generate, RealArgs, RealName, RealVerb, ServiceArgs, ServiceVerb, Verb, What,
+};
+use model::{words, ServiceState, State, TunnelState};
+use output::{Failure, Paint};
+
+const ESRCH: i32 = 3;
+const ENOENT: i32 = 2;
+const EEXIST: i32 = 17;
+
+/// Runs a subcommand; `args` with the program's name.
+pub(crate) fn run(args: &[String]) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are printed, everything else is an error.
+            let _ = e.print();
+            return u8::try_from(e.exit_code()).unwrap_or(2);
+        }
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = dispatch(&cli, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
+    let _ = out.flush();
+    match result {
+        Ok(code) => code,
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(Failure::Output(e)) => {
+            eprintln!("rvsadm: {e}");
+            1
+        }
+        Err(Failure::Failed(text)) => {
+            eprintln!("rvsadm: {text}");
+            1
+        }
+        Err(Failure::Usage(text)) => {
+            eprintln!("rvsadm: {text}");
+            2
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
+    match &cli.verb {
+        Verb::Service(ServiceVerb::Add(args)) => add_service(args)?,
+        Verb::Service(ServiceVerb::Edit(args)) => edit_service(args)?,
+        Verb::Service(ServiceVerb::Del(name)) => {
+            let id = name.id().map_err(Failure::Usage)?;
+            change(&mut Client::open()?, &Message::del_service(&id), &id)?;
+        }
+        Verb::Service(ServiceVerb::List(listed)) => {
+            let id = listed.id().map_err(Failure::Usage)?;
+            show::services(id.as_ref(), cli.json, out)?;
+        }
+        Verb::Real(RealVerb::Add(args)) => add_real(args)?,
+        Verb::Real(RealVerb::Set(args)) => set_real(args)?,
+        Verb::Real(RealVerb::Del(name)) => {
+            let id = name.service.id().map_err(Failure::Usage)?;
+            change(
+                &mut Client::open()?,
+                &Message::del_dest(&id, name.real),
+                &id,
+            )?;
+        }
+        Verb::Real(RealVerb::Drain(args)) => drain(args, cli.json, out)?,
+        Verb::Conns(args) => conns::list(args, cli.json, out)?,
+        Verb::Stats(listed) => {
+            let id = listed.id().map_err(Failure::Usage)?;
+            show::stats(id.as_ref(), cli.json, out)?;
+        }
+        Verb::Save(_) => {
+            let mut client = Client::open()?;
+            let state = State {
+                timeouts: Some(client.timeouts()?.into()),
+                services: table(&mut client)?
+                    .iter()
+                    .map(|(service, dests)| ServiceState::of(service, dests))
+                    .collect(),
+            };
+            if cli.json {
+                json(&state, out)?;
+            } else {
+                let text =
+                    serde_yaml_ng::to_string(&state).map_err(|e| Failure::Failed(e.to_string()))?;
+                out.write_all(text.as_bytes())?;
+            }
+        }
+        Verb::Apply(args) => return apply(args, cli.json, out),
+        Verb::Check(args) => return check::check(args, cli.json, out),
+        Verb::Realserver(verb) => return realserver::run(verb, cli.json, out),
+        Verb::Generate(Generate { what }) => match what {
+            What::Man { folder } => {
+                fs::create_dir_all(folder)?;
+                clap_mangen::generate_to(cli::whole(), folder)?;
+            }
+            What::Completions { shell } => {
+                clap_complete::generate(*shell, &mut cli::whole(), "rvsadm", out);
+            }
+        },
+    }
+    Ok(0)
+}
+
+/// Prints a value as JSON with a line end.
+pub(crate) fn json(value: &impl serde::Serialize, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+/// Services and their destinations.
+pub(crate) type Table = Vec<(Service, Vec<Dest>)>;
+
+/// All services with their destinations, in the order of addresses.
+pub(crate) fn table(client: &mut Client) -> Result<Table, Error> {
+    let mut services = client.services()?;
+    services.sort_by_key(|s| key(&s.id));
+    services
+        .into_iter()
+        .map(|service| {
+            let mut dests = client.dests(&service.id)?;
+            dests.sort_by_key(|d| d.addr);
+            Ok((service, dests))
+        })
+        .collect()
+}
+
+/// Marks come last.
+fn key(id: &ServiceId) -> (u32, u16, Option<std::net::SocketAddr>) {
+    match id {
+        ServiceId::Address { protocol, addr } => (0, protocol.0, Some(*addr)),
+        ServiceId::Fwmark { family, mark } => (*mark, family.0, None),
+        _ => (u32::MAX, 0, None),
+    }
+}
+
+/// What a refusal means, and what to do about it.
+fn explain(command: Command, id: &ServiceId, e: &KernelError) -> String {
+    let name = words(id);
+    let advice = match (command, e.errno) {
+        (Command::NewService, EEXIST) => Some(format!(
+            "service {name} is there already; `rvsadm service edit` changes it"
+        )),
+        (Command::NewService | Command::SetService, ENOENT) => Some(format!(
+            "service {name}: the kernel knows no such scheduler or persistence engine"
+        )),
+        (_, ESRCH) => Some(format!(
+            "there is no service {name}; `rvsadm service list` lists those that there are"
+        )),
+        (Command::NewDest, EEXIST) => Some(format!(
+            "service {name} has that real server already; `rvsadm real set` changes it"
+        )),
+        (Command::SetDest | Command::DelDest, ENOENT) => Some(format!(
+            "service {name} has no such real server; `rvsadm service list` lists those that it has"
+        )),
+        _ => None,
+    };
+    match (advice, &e.text) {
+        (Some(advice), Some(text)) => format!("{advice} (the kernel says: {text})"),
+        (Some(advice), None) => advice,
+        (None, _) => format!("service {name}: {e}"),
+    }
+}
+
+/// One change, with a good explanation if it is refused.
+fn change(client: &mut Client, message: &Message, id: &ServiceId) -> Result<(), Failure> {
+    client.request(message).map_err(|e| match e {
+        Error::Kernel(e) => Failure::Failed(explain(message.command, id, &e)),
+        other => other.into(),
+    })
+}
+
+fn the_service(client: &mut Client, id: &ServiceId) -> Result<Service, Failure> {
+    client.service(id).map_err(|e| match e {
+        Error::Kernel(e) => Failure::Failed(explain(Command::GetService, id, &e)),
+        other => other.into(),
+    })
+}
+
+/// What the options say about a service.
+fn fill_service(args: &ServiceArgs, service: &mut Service) -> Result<(), Failure> {
+    if let Some(scheduler) = &args.scheduler {
+        if scheduler.is_empty() || scheduler.len() > 15 {
+            return Err(Failure::Usage(format!(
+                "--scheduler {scheduler}: a name of 1 to 15 characters is right, as wlc"
+            )));
+        }
+        service.scheduler.clone_from(scheduler);
+    }
+    if let Some(flags) = &args.scheduler_flags {
+        const ALL: u32 = ServiceFlags::SCHED1.0 | ServiceFlags::SCHED2.0 | ServiceFlags::SCHED3.0;
+        service.flags.0 &= !ALL;
+        for flag in flags {
+            service.flags |= flag.bit();
+        }
+    }
+    match args.persistent {
+        Some(0) => {
+            service.flags.0 &= !ServiceFlags::PERSISTENT.0;
+            service.timeout = 0;
+        }
+        Some(seconds) => {
+            service.flags |= ServiceFlags::PERSISTENT;
+            service.timeout = seconds;
+        }
+        None => {}
+    }
+    if let Some(mask) = args.netmask {
+        service.netmask = mask
+            .of(service.id.family())
+            .map_err(|e| Failure::Usage(format!("--netmask: {e}")))?;
+    }
+    match args.pe.as_deref() {
+        Some("none") => service.pe_name = None,
+        Some(pe) => service.pe_name = Some(pe.to_owned()),
+        None => {}
+    }
+    match args.one_packet {
+        Some(true) => service.flags |= ServiceFlags::ONE_PACKET,
+        Some(false) => service.flags.0 &= !ServiceFlags::ONE_PACKET.0,
+        None => {}
+    }
+    service.flags = service.flags.settable();
+    // The rules are those of files.
+    ServiceState::of(service, &[])
+        .to_kernel()
+        .map(drop)
+        .map_err(Failure::Usage)
+}
+
+fn add_service(args: &ServiceArgs) -> Result<(), Failure> {
+    let id = args.name.id().map_err(Failure::Usage)?;
+    let mut service = Service::new(id, "wlc");
+    fill_service(args, &mut service)?;
+    change(&mut Client::open()?, &Message::new_service(&service), &id)
+}
+
+fn edit_service(args: &ServiceArgs) -> Result<(), Failure> {
+    let id = args.name.id().map_err(Failure::Usage)?;
+    let mut client = Client::open()?;
+    let mut service = the_service(&mut client, &id)?;
+    fill_service(args, &mut service)?;
+    change(&mut client, &Message::set_service(&service), &id)
+}
+
+/// What the options say about a real server.
+fn fill_real(args: &RealArgs, id: &ServiceId, dest: &mut Dest) -> Result<(), Failure> {
+    if let Some(method) = args.method.and_then(model::Method::to_kernel) {
+        dest.method = method;
+    }
+    if let Some(weight) = args.weight {
+        dest.weight = weight;
+    }
+    if let Some(upper) = args.upper {
+        dest.u_thresh = upper;
+    }
+    if let Some(lower) = args.lower {
+        dest.l_thresh = lower;
+    }
+    if dest.l_thresh > dest.u_thresh {
+        return Err(Failure::Usage(format!(
+            "--lower {}: not more than --upper, {}, is right",
+            dest.l_thresh, dest.u_thresh
+        )));
+    }
+    let given =
+        args.tunnel_type.is_some() || args.tunnel_port.is_some() || args.tunnel_checksum.is_some();
+    if given {
+        if dest.method != ForwardMethod::TUNNEL {
+            return Err(Failure::Usage(
+                "--tunnel-type, --tunnel-port and --tunnel-checksum go with --method tunnel"
+                    .to_owned(),
+            ));
+        }
+        let was = TunnelState::of(dest).unwrap_or_default();
+        let tunnel = TunnelState {
+            kind: args.tunnel_type.unwrap_or(was.kind),
+            port: args.tunnel_port.or(was.port),
+            checksum: args.tunnel_checksum.unwrap_or(was.checksum),
+        };
+        tunnel.put(dest).map_err(Failure::Usage)?;
+    }
+    model::fits(id, dest).map_err(Failure::Usage)
+}
+
+fn add_real(args: &RealArgs) -> Result<(), Failure> {
+    let RealName { service, real } = &args.name;
+    let id = service.id().map_err(Failure::Usage)?;
+    let mut dest = Dest::new(*real, ForwardMethod::MASQ);
+    fill_real(args, &id, &mut dest)?;
+    change(&mut Client::open()?, &Message::new_dest(&id, &dest), &id)
+}
+
+/// The real server as it is.
+fn the_dest(client: &mut Client, name: &RealName, id: &ServiceId) -> Result<Dest, Failure> {
+    // An unknown service has no destinations either; this tells the two apart.
+    the_service(client, id)?;
+    client
+        .dests(id)?
+        .into_iter()
+        .find(|d| d.addr == name.real)
+        .ok_or_else(|| {
+            Failure::Failed(format!(
+                "service {} has no real server {}; `rvsadm service list` lists those that it has",
+                words(id),
+                name.real
+            ))
+        })
+}
+
+fn set_real(args: &RealArgs) -> Result<(), Failure> {
+    let id = args.name.service.id().map_err(Failure::Usage)?;
+    let mut client = Client::open()?;
+    let mut dest = the_dest(&mut client, &args.name, &id)?;
+    fill_real(args, &id, &mut dest)?;
+    change(&mut client, &Message::set_dest(&id, &dest), &id)
+}
+
+/// Weight 0, then wait.
+fn drain(args: &Drain, as_json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let id = args.name.service.id().map_err(Failure::Usage)?;
+    let mut client = Client::open()?;
+    let mut dest = the_dest(&mut client, &args.name, &id)?;
+    let was = dest.weight;
+    if was != 0 {
+        dest.weight = 0;
+        change(&mut client, &Message::set_dest(&id, &dest), &id)?;
+    }
+    let end = Instant::now() + Duration::from_secs(args.wait.min(86400));
+    loop {
+        let now = the_dest(&mut client, &args.name, &id)?;
+        let left = u64::from(now.active) + u64::from(now.inactive) + u64::from(now.persistent);
+        let over = left == 0;
+        if over && args.remove {
+            change(&mut client, &Message::del_dest(&id, now.addr), &id)?;
+        }
+        if over || Instant::now() >= end {
+            if as_json {
+                json(
+                    &serde_json::json!({
+                        "real": now.addr.to_string(),
+                        "weight_before": was,
+                        "drained": over,
+                        "removed": over && args.remove,
+                        "active": now.active,
+                        "inactive": now.inactive,
+                        "persistent": now.persistent,
+                    }),
+                    out,
+                )?;
+            } else if over {
+                writeln!(
+                    out,
+                    "{} has no connections left (its weight was {was})",
+                    now.addr
+                )?;
+            } else {
+                writeln!(
+                    out,
+                    "{} still has {} active, {} inactive and {} persistent connections (its weight was {was})",
+                    now.addr, now.active, now.inactive, now.persistent
+                )?;
+            }
+            return if over || args.wait == 0 {
+                Ok(())
+            } else {
+                Err(Failure::Failed(format!(
+                    "{} is not drained after {} s",
+                    now.addr, args.wait
+                )))
+            };
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// A file, or standard input.
+fn read(path: &Path) -> Result<String, Failure> {
+    let text = if path.as_os_str() == "-" {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(path)
+    };
+    text.map_err(|e| Failure::Usage(format!("--file {}: {e}", path.display())))
+}
+
+/// The state of a file.
+fn parse_file(path: &Path) -> Result<(State, Table), Failure> {
+    let text = read(path)?;
+    let state = State::parse(&text);
+    state
+        .and_then(|state| state.to_kernel().map(|table| (state, table)))
+        .map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+}
+
+fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failure> {
+    let (state, shall) = parse_file(&args.file)?;
+    let mut client = Client::open()?;
+    let is = table(&mut client)?;
+    let mut plan = plan::plan(&is, &shall);
+    if let Some(wanted) = state.timeouts {
+        let now = client.timeouts()?;
+        let wanted = Timeouts {
+            tcp: wanted.tcp,
+            tcp_fin: wanted.tcp_fin,
+            udp: wanted.udp,
+        };
+        if wanted != now {
+            plan.lines.push(plan::Line {
+                sign: '~',
+                text: format!(
+                    "timeouts {} {} {} -> {} {} {}",
+                    now.tcp, now.tcp_fin, now.udp, wanted.tcp, wanted.tcp_fin, wanted.udp
+                ),
+            });
+            plan.steps
+                .push((Message::set_config(&wanted), "setting timeouts".to_owned()));
+        }
+    }
+    let refused = if args.dry_run {
+        Vec::new()
+    } else {
+        let messages: Vec<Message> = plan.steps.iter().map(|(m, _)| m.clone()).collect();
+        client.batch(&messages)?
+    };
+    if as_json {
+        let changes: Vec<String> = plan.steps.iter().map(|(_, what)| what.clone()).collect();
+        let refusals: Vec<_> = refused
+            .iter()
+            .filter_map(|(at, e)| {
+                let (_, what) = plan.steps.get(*at)?;
+                Some(serde_json::json!({"change": what, "errno": e.errno, "text": e.to_string()}))
+            })
+            .collect();
+        json(
+            &serde_json::json!({"applied": !args.dry_run, "changes": changes, "refused": refusals}),
+            out,
+        )?;
+    } else {
+        out.write_all(plan.show(Paint::stdout()).as_bytes())?;
+        if plan.steps.is_empty() {
+            writeln!(out, "nothing to change")?;
+        }
+    }
+    out.flush()?;
+    for (at, e) in &refused {
+        if let Some((_, what)) = plan.steps.get(*at) {
+            eprintln!("rvsadm: {what}: {e}");
+        }
+    }
+    if refused.is_empty() {
+        Ok(0)
+    } else {
+        Err(Failure::Failed(format!(
+            "{} of {} changes were refused",
+            refused.len(),
+            plan.steps.len()
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions() {
+        Cli::command().debug_assert();
+        cli::whole().debug_assert();
+    }
+
+    #[test]
+    fn completions_know_both_worlds() {
+        for shell in [
+            clap_complete::Shell::Bash,
+            clap_complete::Shell::Zsh,
+            clap_complete::Shell::Fish,
+        ] {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut cli::whole(), "rvsadm", &mut text);
+            let text = String::from_utf8(text).unwrap();
+            for word in ["drain", "realserver", "tcp-service", "persistent-conn"] {
+                assert!(text.contains(word), "{shell}: {word}");
+            }
+        }
+    }
+}

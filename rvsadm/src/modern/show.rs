@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Lists of services.
+
+use std::io::Write;
+
+use rvs_netlink::client::Client;
+use rvs_netlink::{Dest, Service, ServiceId, Stats};
+use serde::Serialize;
+
+use super::model::{words, Connections, Method, RealState, ServiceState};
+use super::output::{Failure, Paint, Tone};
+use super::{json, table, the_service};
+
+/// What is listed: everything, or one service.
+fn entries(id: Option<&ServiceId>) -> Result<Vec<(Service, Vec<Dest>)>, Failure> {
+    let mut client = Client::open()?;
+    match id {
+        None => Ok(table(&mut client)?),
+        Some(id) => {
+            let service = the_service(&mut client, id)?;
+            let mut dests = client.dests(id)?;
+            dests.sort_by_key(|d| d.addr);
+            Ok(vec![(service, dests)])
+        }
+    }
+}
+
+/// A service with all that is known of it.
+fn full(service: &Service, dests: &[Dest]) -> ServiceState {
+    let mut state = ServiceState::of(service, &[]);
+    state.stats = service.stats.map(Into::into);
+    state.real_servers = dests
+        .iter()
+        .map(|dest| {
+            let mut real = RealState::of(dest);
+            real.connections = Some(Connections {
+                active: dest.active,
+                inactive: dest.inactive,
+                persistent: dest.persistent,
+            });
+            real.stats = dest.stats.map(Into::into);
+            real
+        })
+        .collect();
+    state
+}
+
+/// Services with all that is known of them.
+#[derive(Serialize)]
+pub(crate) struct Listing {
+    services: Vec<ServiceState>,
+}
+
+/// What is printed as JSON.
+pub(crate) fn listing(entries: &[(Service, Vec<Dest>)]) -> Listing {
+    Listing {
+        services: entries.iter().map(|(s, d)| full(s, d)).collect(),
+    }
+}
+
+/// `service list`.
+pub(super) fn services(
+    id: Option<&ServiceId>,
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let entries = entries(id)?;
+    if as_json {
+        return Ok(json(&listing(&entries), out)?);
+    }
+    let paint = Paint::stdout();
+    for (service, dests) in &entries {
+        let state = ServiceState::of(service, &[]);
+        let mut line = format!("{} {}", words(&service.id), service.scheduler);
+        if !state.scheduler_flags.is_empty() {
+            line.push_str(&format!(" ({})", state.scheduler_flags.join(",")));
+        }
+        if let Some(seconds) = state.persistent {
+            line.push_str(&format!(" persistent {seconds} s"));
+        }
+        if let Some(mask) = &state.netmask {
+            line.push_str(&format!(" netmask {mask}"));
+        }
+        if let Some(pe) = &state.pe {
+            line.push_str(&format!(" pe {pe}"));
+        }
+        if state.one_packet {
+            line.push_str(" one-packet");
+        }
+        writeln!(out, "{}", paint.paint(Tone::Head, &line))?;
+        let width = dests
+            .iter()
+            .map(|d| d.addr.to_string().len())
+            .max()
+            .unwrap_or_default();
+        for dest in dests {
+            let mut line = format!(
+                "  {:width$} {:6} weight {:<5} {} active, {} inactive",
+                dest.addr.to_string(),
+                Method::of_kernel(dest.method),
+                dest.weight,
+                dest.active,
+                dest.inactive
+            );
+            if dest.persistent != 0 {
+                line.push_str(&format!(", {} persistent", dest.persistent));
+            }
+            if dest.u_thresh != 0 {
+                line.push_str(&format!(
+                    ", limit {} (again below {})",
+                    dest.u_thresh, dest.l_thresh
+                ));
+            }
+            let tone = if dest.weight == 0 {
+                Tone::Changed
+            } else {
+                Tone::Plain
+            };
+            writeln!(out, "{}", paint.paint(tone, &line))?;
+        }
+    }
+    Ok(())
+}
+
+/// A number in few characters.
+fn short(number: u64) -> String {
+    const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    let mut value = number;
+    let mut tenth = 0;
+    let mut unit = 0;
+    while value >= 10_000 && unit + 1 < UNITS.len() {
+        tenth = value % 1000 / 100;
+        value /= 1000;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or_default();
+    if unit > 0 && value < 100 {
+        format!("{value}.{tenth}{name}")
+    } else {
+        format!("{value}{name}")
+    }
+}
+
+fn row(stats: Option<Stats>) -> String {
+    let s = stats.unwrap_or_default();
+    [
+        s.conns,
+        s.in_pkts,
+        s.out_pkts,
+        s.in_bytes,
+        s.out_bytes,
+        s.cps,
+        s.in_pps,
+        s.out_pps,
+        s.in_bps,
+        s.out_bps,
+    ]
+    .iter()
+    .map(|n| format!(" {:>7}", short(*n)))
+    .collect()
+}
+
+/// `stats`.
+pub(super) fn stats(
+    id: Option<&ServiceId>,
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let entries = entries(id)?;
+    if as_json {
+        return Ok(json(&listing(&entries), out)?);
+    }
+    let paint = Paint::stdout();
+    let names = entries.iter().flat_map(|(service, dests)| {
+        std::iter::once(words(&service.id).len())
+            .chain(dests.iter().map(|d| d.addr.to_string().len() + 2))
+    });
+    let width = names.max().unwrap_or_default();
+    let title: String = [
+        "conns", "pkt in", "pkt out", "B in", "B out", "conn/s", "pkt/s in", "out", "B/s in", "out",
+    ]
+    .iter()
+    .map(|name| format!(" {name:>7}"))
+    .collect();
+    writeln!(
+        out,
+        "{}",
+        paint.paint(Tone::Head, &format!("{:width$}{title}", ""))
+    )?;
+    for (service, dests) in &entries {
+        writeln!(out, "{:width$}{}", words(&service.id), row(service.stats))?;
+        for dest in dests {
+            let name = format!("  {}", dest.addr);
+            writeln!(out, "{name:width$}{}", row(dest.stats))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn short_numbers() {
+        assert_eq!(short(0), "0");
+        assert_eq!(short(9999), "9999");
+        assert_eq!(short(10_000), "10.0k");
+        assert_eq!(short(123_456), "123k");
+        assert_eq!(short(12_345_678), "12.3M");
+        assert_eq!(short(u64::MAX), "18.4E");
+    }
+}
