@@ -3,7 +3,7 @@
 //! The socket options that show something: lengths, errnos, the structures field by field against
 //! what netlink shows, and lists of thousands.
 //!
-//! Proves checklist item 16.
+//! Proves checklist item 16 (while no daemon runs).
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -25,9 +25,10 @@ use crate::wait::{slow, until};
 pub const SCENARIO: Scenario = Scenario::new(
     "sockopt_get",
     "socket options that show something, byte for byte",
-    &[16],
+    &[],
     run,
 )
+.partly(&[16])
 .timeout(90.0);
 
 const ESRCH: i32 = libc::ESRCH;
