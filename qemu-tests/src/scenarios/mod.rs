@@ -39,11 +39,13 @@ mod replies;
 mod resize;
 mod routes;
 mod sched;
+mod sched_caches;
 mod sched_dh;
 mod sched_history;
 mod sched_lblc;
 mod sched_lblcr;
 mod sched_lc;
+mod sched_log;
 mod sched_marked;
 mod sched_mh;
 mod sched_rr;
@@ -82,6 +84,8 @@ pub static ALL: &[&Scenario] = &[
     &sched_lblc::SCENARIO,
     &sched_lblcr::SCENARIO,
     &sched_history::SCENARIO,
+    &sched_log::SCENARIO,
+    &sched_caches::SCENARIO,
     &thresholds::SCENARIO,
     &tcp_states::SCENARIO,
     &tcp_scheduling::SCENARIO,
