@@ -10,8 +10,8 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::scenario::Peer;
 use crate::wait::until_true;
 
-/// What the C peer consists of in this scope, in the order of loading.
-const C_MODULES: &[&str] = &[
+/// What the C peer consists of, in the order of loading.
+pub const C_MODULES: &[&str] = &[
     "ip_vs",
     "ip_vs_rr",
     "ip_vs_wrr",
@@ -28,6 +28,12 @@ const C_MODULES: &[&str] = &[
     "ip_vs_nq",
     "ip_vs_twos",
 ];
+
+/// Unloads the C peer.
+pub fn unload_c() -> Result<()> {
+    let names: Vec<&str> = C_MODULES.iter().rev().copied().collect();
+    unload(&names)
+}
 
 /// Whether a module is in the kernel.
 pub fn loaded(name: &str) -> Result<bool> {
@@ -91,7 +97,7 @@ impl Modules {
     /// Unloads the peer once nothing holds it any more: namespaces go away in the background.
     pub fn unload(&self) -> Result<()> {
         match self.peer {
-            Peer::C => unload(&C_MODULES.iter().rev().copied().collect::<Vec<_>>()),
+            Peer::C => unload_c(),
             Peer::Rvs => unload(&["rvs"]),
         }
     }

@@ -223,11 +223,16 @@ fn set_service(control: &Control, number: i32, user: &ServiceUser) -> Result {
             let settings = service_settings(user)?;
             netns.add_service(config, &id, &settings).map_err(errno)?;
             control.has_service();
+            control.has_scheduler(settings.scheduler);
             return Ok(());
         }
         let service = existing(netns, user)?;
         match number {
-            so_set::EDIT => service.configure(&service_settings(user)?).map_err(errno)?,
+            so_set::EDIT => {
+                let settings = service_settings(user)?;
+                service.configure(&settings).map_err(errno)?;
+                control.has_scheduler(settings.scheduler);
+            }
             so_set::DEL => {
                 netns.remove_service(config, &service);
                 control.lost_dest();

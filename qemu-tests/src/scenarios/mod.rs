@@ -52,11 +52,13 @@ mod resize;
 mod routes;
 mod rvsadm_classic;
 mod sched;
+mod sched_caches;
 mod sched_dh;
 mod sched_history;
 mod sched_lblc;
 mod sched_lblcr;
 mod sched_lc;
+mod sched_log;
 mod sched_marked;
 mod sched_mh;
 mod sched_rr;
@@ -100,6 +102,8 @@ pub static ALL: &[&Scenario] = &[
     &sched_lblc::SCENARIO,
     &sched_lblcr::SCENARIO,
     &sched_history::SCENARIO,
+    &sched_log::SCENARIO,
+    &sched_caches::SCENARIO,
     &thresholds::SCENARIO,
     &direct::SCENARIO,
     &tunnel::SCENARIO,

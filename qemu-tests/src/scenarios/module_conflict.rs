@@ -44,7 +44,7 @@ fn run(cx: &Cx) -> Result<()> {
     );
     ipvsadm(&ns, "-C")?;
     drop(ns);
-    modules::unload(&["ip_vs_wlc", "ip_vs_lc", "ip_vs_wrr", "ip_vs_rr", "ip_vs"])?;
+    modules::unload_c()?;
 
     cx.modules.load()?;
     let ns = Ns::new("director")?;
@@ -63,5 +63,5 @@ fn run(cx: &Cx) -> Result<()> {
     drop(ns);
     cx.modules.unload()?;
     modules::load_c()?;
-    modules::unload(&["ip_vs_wlc", "ip_vs_lc", "ip_vs_wrr", "ip_vs_rr", "ip_vs"])
+    modules::unload_c()
 }

@@ -321,7 +321,7 @@ fn run(cx: &Cx) -> Result<()> {
     cx.modules.unload()?;
     modules::load_c()?;
     let c = play(&requests, Some(&rvs)).context("asking ip_vs");
-    modules::unload(&["ip_vs_wlc", "ip_vs_lc", "ip_vs_wrr", "ip_vs_rr", "ip_vs"])?;
+    modules::unload_c()?;
     let c = c?;
 
     let most = (u32::MAX / proc::hz()?).to_ne_bytes();

@@ -26,9 +26,9 @@ fn run(cx: &Cx) -> Result<()> {
     let name = if cx.peer == Peer::C { "ip_vs" } else { "rvs" };
     // Schedulers hold the C module; without them it stands alone.
     let free = || -> Result<()> {
-        for helper in ["ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc"] {
+        for helper in modules::C_MODULES.iter().filter(|name| **name != "ip_vs") {
             if modules::loaded(helper)? {
-                modules::run("rmmod", &[helper])?;
+                modules::run("rmmod", &[*helper])?;
             }
         }
         Ok(())
