@@ -683,8 +683,8 @@ impl Pair<'_> {
     /// What ipvsadm saves and can restore: firewall marks above 2^31 it prints as negative numbers, and refuses those.
     fn saved(&self) -> Result<String> {
         let saved = tool(&self.ns[0], self.ipvsadm, &["-S", "-n"], "")?.stdout;
-        let fine = saved.lines().filter(|l| !l.contains(" -f -"));
-        Ok(fine.map(|l| format!("{l}\n")).collect())
+        let fine = saved.split_inclusive('\n');
+        Ok(fine.filter(|l| !l.contains(" -f -")).collect())
     }
 
     /// Both programs in the same namespace, at the same time.

@@ -14,7 +14,7 @@ use super::cli::{Realserver, RealserverVerb};
 use super::json;
 use super::output::{Failure, Paint, Tone};
 
-/// What the sysctls were before.
+/// What the sysctls were before, by name, and the devices of addresses, by [`address_key`].
 const MEMORY: &str = "/run/rvsadm/realserver.json";
 
 /// One thing that has to be.
@@ -206,8 +206,21 @@ fn remember(memory: &Memory) -> Result<(), Failure> {
     fs::write(MEMORY, text).map_err(failed)
 }
 
+/// Under which an address is remembered.
+fn address_key(ip: IpAddr) -> String {
+    format!("address {ip}")
+}
+
+/// Whether setup was run for other addresses too, which need the sysctls as they are.
+fn others_left(memory: &Memory, vips: &[IpAddr]) -> bool {
+    let these: Vec<String> = vips.iter().map(|ip| address_key(*ip)).collect();
+    memory
+        .keys()
+        .any(|key| key.starts_with("address ") && !these.contains(key))
+}
+
 /// The commands that take back what is there, last things first. A sysctl goes back to what it was when setup changed it;
-/// without a memory of that it stays.
+/// without a memory of that, or while other addresses need it, it stays.
 fn undo(wants: &[Want], memory: &Memory, others_left: bool) -> Vec<String> {
     let mut lines = Vec::new();
     for want in wants.iter().rev() {
@@ -262,10 +275,16 @@ pub(super) fn run(
             let lines: Vec<String> = missing.iter().flat_map(|(want, _)| want.setup()).collect();
             let mut memory = remembered();
             for (want, _) in &missing {
-                if let Want::Sysctl { key, .. } = want {
-                    if let Some(was) = read_sysctl(key) {
-                        memory.entry(key.clone()).or_insert(was);
+                match want {
+                    Want::Sysctl { key, .. } => {
+                        if let Some(was) = read_sysctl(key) {
+                            memory.entry(key.clone()).or_insert(was);
+                        }
                     }
+                    Want::Address { ip, device } => {
+                        memory.insert(address_key(*ip), (*device).to_owned());
+                    }
+                    Want::Device { .. } => {}
                 }
             }
             if !args.dry_run && !lines.is_empty() {
@@ -275,19 +294,21 @@ pub(super) fn run(
         }
         RealserverVerb::Undo(_) => {
             let memory = remembered();
-            let lines = undo(&wants, &memory, false);
+            let others = others_left(&memory, &args.vips);
+            let lines = undo(&wants, &memory, others);
             let code = carry_out(&lines, args.dry_run, as_json, out)?;
             if !args.dry_run && !memory.is_empty() {
-                let keys: Vec<&String> = wants
+                let forgotten: Vec<String> = wants
                     .iter()
                     .filter_map(|want| match want {
-                        Want::Sysctl { key, .. } => Some(key),
+                        Want::Sysctl { key, .. } if !others => Some(key.clone()),
+                        Want::Address { ip, .. } => Some(address_key(*ip)),
                         _ => None,
                     })
                     .collect();
                 let left: Memory = memory
                     .into_iter()
-                    .filter(|(key, _)| !keys.contains(&key))
+                    .filter(|(key, _)| !forgotten.contains(key))
                     .collect();
                 remember(&left)?;
             }
@@ -377,5 +398,12 @@ mod tests {
             ["sysctl -w net.ipv4.conf.all.arp_ignore=0"]
         );
         assert_eq!(undo(&wants, &Memory::new(), false), [] as [String; 0]);
+        // Another address still needs them.
+        let mut memory = memory;
+        memory.insert("address 198.51.100.77".to_owned(), "lo".to_owned());
+        assert!(!others_left(&memory, &["198.51.100.77".parse().unwrap()]));
+        memory.insert("address 198.51.100.78".to_owned(), "lo".to_owned());
+        assert!(others_left(&memory, &["198.51.100.77".parse().unwrap()]));
+        assert_eq!(undo(&wants, &memory, true), [] as [String; 0]);
     }
 }

@@ -158,7 +158,8 @@ fn row(stats: Option<Stats>) -> String {
     ]
     .iter()
     .map(|n| format!(" {:>7}", short(*n)))
-    .collect()
+    .collect::<Vec<_>>()
+    .concat()
 }
 
 /// `stats`.
@@ -177,12 +178,13 @@ pub(super) fn stats(
             .chain(dests.iter().map(|d| d.addr.to_string().len() + 2))
     });
     let width = names.max().unwrap_or_default();
-    let title: String = [
+    let title = [
         "conns", "pkt in", "pkt out", "B in", "B out", "conn/s", "pkt/s in", "out", "B/s in", "out",
     ]
     .iter()
     .map(|name| format!(" {name:>7}"))
-    .collect();
+    .collect::<Vec<_>>()
+    .concat();
     writeln!(
         out,
         "{}",

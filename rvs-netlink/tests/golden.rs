@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Bytes of the kernel's C module (`golden.txt`): they mean what was configured, and are emitted again byte for byte.
+
+// The bytes are of a little-endian machine.
+#![cfg(target_endian = "little")]
+
+use std::net::SocketAddr;
+
+use netlink_packet_core::Emitable;
+use rvs_netlink::*;
+
+fn bytes(hex: &str) -> Vec<u8> {
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// The answers of a name.
+fn golden(name: &str) -> Vec<Message> {
+    let messages: Vec<Message> = include_str!("golden.txt")
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .map(|rest| {
+            let (command, hex) = rest.split_once(' ').unwrap();
+            let command = Command::from(command.parse::<u8>().unwrap());
+            let bytes = bytes(hex);
+            let message = Message::decode(command, &bytes).unwrap();
+            let mut again = vec![0xa5; message.buffer_len()];
+            message.emit(&mut again);
+            assert_eq!(again, bytes, "{name} emitted again");
+            assert_eq!(message.unknown().count(), 0);
+            message
+        })
+        .collect();
+    assert!(!messages.is_empty(), "no {name} in golden.txt");
+    messages
+}
+
+fn one(name: &str) -> Message {
+    golden(name).remove(0)
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn services() {
+    let service = one("service_v4_persistent").service().unwrap();
+    assert_eq!(
+        service.id,
+        ServiceId::address(Protocol::TCP, addr("192.0.2.1:80"))
+    );
+    assert_eq!(service.scheduler, "wrr");
+    assert_eq!(
+        service.flags,
+        ServiceFlags::PERSISTENT | ServiceFlags::HASHED
+    );
+    assert_eq!(service.timeout, 100);
+    assert_eq!(service.netmask, 0xffff_ff00);
+    assert_eq!(service.pe_name, None);
+    assert_eq!(service.stats, Some(Stats::default()));
+
+    let service = one("service_v6").service().unwrap();
+    assert_eq!(
+        service.id,
+        ServiceId::address(Protocol::UDP, addr("[2001:db8::1]:53"))
+    );
+    assert_eq!(service.flags.settable(), ServiceFlags::SCHED2);
+    assert_eq!(service.netmask, 128);
+
+    let service = one("service_fwmark6").service().unwrap();
+    assert_eq!(service.id, ServiceId::fwmark(AddressFamily::INET6, 7));
+
+    let service = one("service_sip").service().unwrap();
+    assert_eq!(service.pe_name.as_deref(), Some("sip"));
+    assert!(service.flags.contains(ServiceFlags::ONE_PACKET));
+}
+
+#[test]
+fn destinations() {
+    let dests: Vec<Dest> = golden("dest_v4")
+        .iter()
+        .map(|message| message.dest(AddressFamily::INET).unwrap())
+        .collect();
+    let [tunnel, nat] = dests.as_slice() else {
+        panic!("{dests:?}")
+    };
+    assert_eq!(tunnel.addr, addr("10.0.0.3:80"));
+    assert_eq!(tunnel.method, ForwardMethod::TUNNEL);
+    assert_eq!(
+        (tunnel.tun_type, tunnel.tun_port, tunnel.tun_flags),
+        (TunnelType::GUE, 6080, 1)
+    );
+    assert_eq!(nat.addr, addr("10.0.0.2:8080"));
+    assert_eq!(nat.method, ForwardMethod::MASQ);
+    assert_eq!((nat.weight, nat.u_thresh, nat.l_thresh), (3, 100, 50));
+    assert_eq!(nat.stats, Some(Stats::default()));
+
+    let v6 = one("dest_v6").dest(AddressFamily::INET6).unwrap();
+    assert_eq!(v6.addr, addr("[2001:db8::2]:53"));
+}
+
+#[test]
+fn the_rest() {
+    let daemon = one("daemon").daemon().unwrap();
+    assert_eq!(daemon.state, DaemonState::BACKUP);
+    assert_eq!((daemon.interface.as_str(), daemon.sync_id), ("lo", 5));
+    assert_eq!(daemon.max_len, Some(1400));
+    assert_eq!(daemon.group, Some([224, 0, 0, 99].into()));
+    assert_eq!((daemon.port, daemon.ttl), (Some(9000), Some(3)));
+    assert_eq!(
+        one("config").timeouts().unwrap(),
+        Timeouts {
+            tcp: 901,
+            tcp_fin: 121,
+            udp: 301
+        }
+    );
+    let info = one("info").info().unwrap();
+    assert_eq!(info.version_parts(), [1, 2, 1]);
+    assert_eq!(info.conn_tab_size, 256);
+}
