@@ -210,7 +210,12 @@ fn default_jobs(guest: Guest) -> usize {
         })
         .unwrap_or(4 << 20);
     let by_memory = available / 1024 / memory_mib(guest);
-    cores.min(by_memory).max(1)
+    // The debug guests wait for much: one more than there are processors keeps those busy.
+    let guests = match guest {
+        Guest::Lockdep | Guest::Kasan => cores.saturating_add(1),
+        Guest::Uml | Guest::Qemu | Guest::Virtme => cores,
+    };
+    guests.min(by_memory).max(1)
 }
 
 impl Run {
