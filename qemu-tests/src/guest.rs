@@ -2,11 +2,12 @@
 
 //! The half of `rvs-test` that runs inside a guest, as root, started by `scripts/lab boot`.
 //!
-//! It speaks to the other half over the console: `RVS-BEGIN name`, then whatever the scenario
-//! prints, then exactly one
-//! `RVS-VERDICT name ok|FAIL`.
+//! It speaks to the other half over the console. `RVS-NEXT number` asks for a scenario, whose name the other half then writes
+//! into a file in the folder that both see. `RVS-BEGIN name` follows, then whatever the scenario prints, then exactly one
+//! `RVS-VERDICT ok|FAIL seconds`.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
@@ -30,11 +31,10 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 #[derive(Subcommand)]
 pub enum InGuest {
-    /// Runs scenarios one after the other, each with the peer freshly loaded.
+    /// Runs scenarios one after the other, each with the peer freshly loaded, until no more are given.
     Run {
         #[command(flatten)]
         place: Place,
-        names: Vec<String>,
     },
     /// Sends one IPVS command here and prints the errno (used by scenarios in other user
     /// namespaces).
@@ -103,7 +103,7 @@ impl Place {
 impl InGuest {
     pub fn start(self) -> ExitCode {
         let result = match self {
-            Self::Run { place, names } => run(&place, &names),
+            Self::Run { place } => run(&place),
             Self::One { place, name } => one(&place, &name).map(|()| true),
             Self::Errno { cmd, dump } => errno(cmd, dump).map(|()| true),
         };
@@ -136,8 +136,38 @@ fn scenario(name: &str) -> Result<&'static Scenario> {
     scenarios::find(name).with_context(|| format!("no scenario {name}"))
 }
 
-/// All scenarios asked for; whether every one passed.
-fn run(place: &Place, names: &[String]) -> Result<bool> {
+/// How the lines begin that this half prints for the other.
+pub const ASKS: &str = "RVS-NEXT ";
+pub const BEGINS: &str = "RVS-BEGIN ";
+pub const VERDICT: &str = "RVS-VERDICT ";
+pub const LEAKS: &str = "RVS-LEAKS ";
+
+/// The other half's answer to the question `number`: the scenario to run, or that there is none. `out` is its name for the
+/// folder that both see.
+pub fn answer(out: &Path, number: usize, scenario: Option<&Scenario>) -> Result<()> {
+    let [written, file] = ["answer", "next"].map(|name| out.join(format!(".{name}-{number}")));
+    let name = scenario.map_or("", |s| s.name);
+    fs::write(&written, name)
+        .and_then(|()| fs::rename(&written, &file))
+        .with_context(|| format!("telling the guest in {}", file.display()))
+}
+
+/// Asks the other half for a scenario.
+fn ask(out: &Path, number: usize) -> Result<Option<String>> {
+    println!("{ASKS}{number}");
+    let file = out.join(format!(".next-{number}"));
+    let end = Instant::now() + scaled(60.0);
+    loop {
+        match fs::read_to_string(&file) {
+            Ok(name) => return Ok(Some(name).filter(|n| !n.is_empty())),
+            Err(e) if e.kind() == ErrorKind::NotFound && Instant::now() < end => pass(0.01),
+            Err(e) => return Err(e).with_context(|| format!("no scenario in {}", file.display())),
+        }
+    }
+}
+
+/// All scenarios that the other half has for it; whether every one passed.
+fn run(place: &Place) -> Result<bool> {
     set_slow(place.slow);
     let mut log = Klog::new()?;
     if place.guest == Guest::Uml {
@@ -150,8 +180,11 @@ fn run(place: &Place, names: &[String]) -> Result<bool> {
         _ => None,
     };
     let mut all = true;
-    for name in names {
-        println!("RVS-BEGIN {name}");
+    let out = place.out.as_deref().context("no --out")?;
+    for number in 0.. {
+        let Some(name) = ask(out, number)? else { break };
+        let name = name.as_str();
+        println!("{BEGINS}{name}");
         let begin = Instant::now();
         let mut problems = Vec::new();
         if let Err(e) = attend(place, name) {
@@ -162,10 +195,7 @@ fn run(place: &Place, names: &[String]) -> Result<bool> {
             println!("PROBLEM {name}: {problem}");
         }
         let verdict = if problems.is_empty() { "ok" } else { "FAIL" };
-        println!(
-            "RVS-VERDICT {name} {verdict} {:.2}",
-            begin.elapsed().as_secs_f64()
-        );
+        println!("{VERDICT}{verdict} {:.2}", begin.elapsed().as_secs_f64());
         all &= problems.is_empty();
     }
     if let Some(leaks) = leaks {
@@ -330,7 +360,7 @@ impl Kmemleak {
             since(o).is_none_or(|s| s >= self.since) && !KERNELS_OWN.iter().any(|f| o.contains(f))
         });
         print!("{}", objects.concat());
-        println!("RVS-LEAKS {}", objects.len());
+        println!("{LEAKS}{}", objects.len());
         Ok(objects.is_empty())
     }
 }

@@ -22,6 +22,18 @@ pub fn set_slow(factor: f64) {
     let _ = SLOW.set(factor.max(1.0));
 }
 
+/// `n` repetitions on a native guest, fewer on one that takes several times as long for each.
+pub fn rounds(n: usize) -> usize {
+    let fewer = if slow() > 5.0 {
+        10
+    } else if slow() > 1.0 {
+        4
+    } else {
+        1
+    };
+    n.div_ceil(fewer)
+}
+
 /// `seconds` on a native guest, as many more as this one needs.
 pub fn scaled(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds * slow())

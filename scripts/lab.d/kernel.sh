@@ -194,6 +194,12 @@ uml_make() {
 	source=$(lab_source)
 	need_space 3000 "the $kernel kernel"
 	uml_config "$kernel" >"$tmp/fragment"
+	case $kernel in
+	lockdep | kasan)
+		in_root bash -euc "$(declare -f patched_files); patched_files \"\$@\"" -- "$tmp" "$source" "$LAB_D/debug.patch" ||
+			die "$kernel: scripts/lab.d/debug.patch does not fit this kernel's source"
+		;;
+	esac
 	# One kernel at a time: two would share the processors and neither be ready soon.
 	exec {lock}>"$LAB_CACHE/lock/building"
 	if ! flock -n "$lock"; then
@@ -204,6 +210,18 @@ uml_make() {
 	logged "$kernel" "$kernel kernel" nice -n 5 "$LAB_SELF" run \
 		bash -euc "$(declare -f uml_build); uml_build \"\$@\"" -- "$tmp" "$final" "$source" $(kernel_make_args "$kernel") {lock}>&-
 	exec {lock}>&-
+}
+
+# The patched files of a kernel, and the headers beside them, in its output directory, where make finds them before those of
+# the source.
+patched_files() {
+	local tmp=$1 source=$2 patch=$3 file
+	sed -n 's|^+++ b/||p' "$patch" | while read -r file; do
+		mkdir -p "$tmp/${file%/*}"
+		find "$source/${file%/*}" -maxdepth 1 -name '*.h' -exec cp {} "$tmp/${file%/*}/" \;
+		cp "$source/$file" "$tmp/$file"
+	done
+	patch --quiet --fuzz=0 -d "$tmp" -p1 <"$patch"
 }
 
 uml_build() {
@@ -256,6 +274,12 @@ kernel_key() {
 		uml_config "$1"
 		kernel_make_args "$1"
 		declare -f uml_build
+		case $1 in
+		lockdep | kasan)
+			declare -f patched_files
+			cat "$LAB_D/debug.patch"
+			;;
+		esac
 		;;
 	esac
 }

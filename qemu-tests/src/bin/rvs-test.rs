@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Trial};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
-use qemu_tests::guest::InGuest;
+use qemu_tests::guest::{answer, InGuest, ASKS, BEGINS, LEAKS, VERDICT};
 use qemu_tests::klog::is_trouble;
 use qemu_tests::scenario::{Guest, Peer, Scenario};
 use qemu_tests::scenarios;
@@ -57,10 +57,10 @@ struct Run {
     /// Guests at the same time [default: as many as cores and memory allow].
     #[arg(long)]
     jobs: Option<usize>,
-    /// Scenarios per boot [default: a fraction of all; everything on an emulated guest].
-    #[arg(long)]
-    chunk: Option<usize>,
-    /// Processors of each guest [default: 2; 1 on kasan].
+    /// Scenarios per boot.
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    chunk: usize,
+    /// Processors of each guest [default: 2; 1 on lockdep and kasan].
     #[arg(long)]
     cpus: Option<usize>,
     /// Of everything random; printed with each failure.
@@ -173,7 +173,9 @@ struct Hall {
     module: Option<PathBuf>,
     rvsadm: Option<PathBuf>,
     verbose: bool,
-    queue: Mutex<VecDeque<Vec<&'static Scenario>>>,
+    /// Scenarios per boot, at most.
+    chunk: usize,
+    queue: Mutex<VecDeque<&'static Scenario>>,
     board: Board,
 }
 
@@ -255,29 +257,25 @@ impl Run {
             None
         };
         let jobs = self.jobs.unwrap_or_else(|| default_jobs(self.guest)).max(1);
-        let chunk = self.chunk.unwrap_or_else(|| match self.guest {
-            Guest::Uml | Guest::Lockdep => run.len().div_ceil(jobs * 4),
-            Guest::Kasan => run.len().div_ceil(jobs * 2),
-            Guest::Qemu | Guest::Virtme => run.len().div_ceil(jobs),
-        });
-        let queue = run
-            .chunks(chunk.max(1))
-            .map(<[_]>::to_vec)
-            .collect::<VecDeque<_>>();
+        // Those that may take longest first, so that no guest is left alone with one of them at the end.
+        let mut queue = run.clone();
+        queue.sort_by(|a, b| b.timeout.total_cmp(&a.timeout));
         let hall = Arc::new(Hall {
             top,
             guest: self.guest,
             peer: self.peer,
             seed: self.seed,
-            cpus: self
-                .cpus
-                .unwrap_or(if self.guest == Guest::Kasan { 1 } else { 2 }),
+            cpus: self.cpus.unwrap_or(match self.guest {
+                Guest::Lockdep | Guest::Kasan => 1,
+                Guest::Uml | Guest::Qemu | Guest::Virtme => 2,
+            }),
             started: SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos(),
             guest_bin,
             module,
             rvsadm,
             verbose: self.verbose,
-            queue: Mutex::new(queue),
+            chunk: self.chunk.max(1),
+            queue: Mutex::new(queue.into()),
             board: Board::default(),
         });
         for s in &run {
@@ -311,8 +309,9 @@ impl Run {
                 Outcome::Failed(why) => Err(why.into()),
             }));
         }
+        // Each waits for its scenario in a thread of its own, so that they are shown in the order in which they end.
         let args = Arguments {
-            test_threads: Some(1),
+            test_threads: Some(trials.len().max(1)),
             ..Arguments::default()
         };
         let conclusion = libtest_mimic::run(&args, trials);
@@ -342,17 +341,33 @@ fn printed_path(top: &Path, script: &str, args: &[&str]) -> Result<PathBuf> {
     fs::canonicalize(&path).with_context(|| path.display().to_string())
 }
 
-/// One boot as it was seen.
-#[derive(Default)]
-struct Seen {
-    /// Console lines between a scenario's begin and its end.
-    said: HashMap<String, Vec<String>>,
-    verdicts: Vec<(String, bool)>,
-    begun: Option<String>,
-    leaks: Option<usize>,
-    /// Trouble outside any scenario.
+/// What a scenario has shown so far.
+struct Shown {
+    scenario: &'static Scenario,
+    /// Console lines between its begin and its end.
+    said: Vec<String>,
+    /// Lines of trouble after its end.
     stray: Vec<String>,
-    ended: String,
+    verdict: Option<bool>,
+}
+
+impl Shown {
+    /// Why it failed, if so; `ended` is what became of the guest.
+    fn why(&self, ended: &str) -> Option<String> {
+        let trouble: Vec<&str> = self
+            .said
+            .iter()
+            .filter(|l| is_trouble(l))
+            .chain(&self.stray)
+            .map(String::as_str)
+            .collect();
+        match self.verdict {
+            Some(true) if trouble.is_empty() => None,
+            Some(true) => Some(format!("the console has trouble:\n{}", trouble.join("\n"))),
+            Some(false) => Some("failed".to_owned()),
+            None => Some(format!("no verdict; {ended}")),
+        }
+    }
 }
 
 impl Hall {
@@ -363,42 +378,38 @@ impl Hall {
             .join(name)
     }
 
+    fn next(&self) -> Option<&'static Scenario> {
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+
     /// Boots guests until nothing is left to do.
     fn work(&self, worker: usize) {
         let mut boots = 0;
-        loop {
-            let batch = self
-                .queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop_front();
-            let Some(batch) = batch else { return };
+        while let Some(first) = self.next() {
             boots += 1;
             let out = self
                 .top
                 .join("build/test")
                 .join(format!("{}-{}", self.guest, self.peer))
                 .join(format!(".boot-{}-{worker}-{boots}", self.started));
-            match self.boot(&batch, &out) {
-                Ok(seen) => self.judge(&batch, seen, &out),
-                Err(e) => {
-                    for s in &batch {
-                        self.board.post(
-                            s.name,
-                            Outcome::Failed(format!("the guest did not run: {e:#}")),
-                        );
-                    }
-                }
+            if let Err(e) = self.boot(first, &out) {
+                let why = format!("the guest did not run: {e:#}");
+                self.board.post(first.name, Outcome::Failed(why));
             }
             // Empty or already copied to the folders of those that failed.
             let _ = fs::remove_dir_all(&out);
         }
     }
 
-    fn boot(&self, batch: &[&'static Scenario], out: &Path) -> Result<Seen> {
+    /// Boots a guest and has it run `first`, then what it asks for until nothing is left.
+    fn boot(&self, first: &'static Scenario, out: &Path) -> Result<()> {
         fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
         let slow = self.guest.slow();
-        let total: f64 = batch.iter().map(|s| s.timeout + 30.0).sum::<f64>() * slow + 120.0;
+        // However much there is to do: a guest that hangs is told by the scenario it hangs in.
+        let total = 7200.0;
         let mut command = Command::new(self.top.join("scripts/lab"));
         command
             .arg("boot")
@@ -423,7 +434,6 @@ impl Hall {
         if let Some(rvsadm) = &self.rvsadm {
             command.arg(format!("--rvsadm={}", rvsadm.display()));
         }
-        command.args(batch.iter().map(|s| s.name));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -454,14 +464,19 @@ impl Hall {
         drop(sender);
 
         let mut console = File::create(out.join("console.log"))?;
-        let mut seen = Seen::default();
-        let mut end = Instant::now() + Duration::from_secs_f64(total);
+        let mut ended = String::new();
+        // Given to the guest, which hasn't begun with it.
+        let mut given = Some(first);
+        let mut asked = 0;
+        let mut shown = Vec::<Shown>::new();
+        let mut leaks = None;
+        let mut end = Instant::now() + Duration::from_secs_f64(120.0 * slow);
         loop {
             let line = match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    seen.ended = "the guest was stopped: it hung".to_owned();
+                    ended = "the guest was stopped: it hung".to_owned();
                     break;
                 }
             };
@@ -472,104 +487,108 @@ impl Hall {
             if line.contains("Kernel panic") {
                 end = end.min(Instant::now() + Duration::from_secs(5));
             }
-            if let Some(name) = line.strip_prefix("RVS-BEGIN ") {
-                seen.begun = Some(name.to_owned());
-                if let Some(s) = batch.iter().find(|s| s.name == name) {
-                    // The guest gives up on a scenario by itself, unless its kernel hangs.
-                    end = Instant::now() + Duration::from_secs_f64((s.timeout + 60.0) * slow);
+            if let Some(number) = line.strip_prefix(ASKS) {
+                let number: usize = number.trim().parse()?;
+                if number > 0 && number < self.chunk && given.is_none() {
+                    given = self.next();
                 }
-            }
-            if let Some((name, verdict)) = line
-                .strip_prefix("RVS-VERDICT ")
-                .and_then(|r| r.split_once(' '))
-            {
-                seen.verdicts
-                    .push((name.to_owned(), verdict.starts_with("ok")));
-                seen.begun = None;
+                asked = number;
+                answer(out, number, given)?;
                 end = Instant::now() + Duration::from_secs_f64(120.0 * slow);
-            } else if let Some(n) = line.strip_prefix("RVS-LEAKS ") {
-                seen.leaks = Some(n.trim().parse()?);
-            } else if let Some(name) = &seen.begun {
-                seen.said.entry(name.clone()).or_default().push(line);
-            } else if is_trouble(&line) {
-                seen.stray.push(line);
+            } else if let Some(name) = line.strip_prefix(BEGINS) {
+                if !matches!(self.guest, Guest::Kasan) {
+                    for done in shown.drain(..) {
+                        self.judge(&done, "", out);
+                    }
+                }
+                let scenario = given
+                    .take()
+                    .filter(|s| s.name == name)
+                    .with_context(|| format!("the guest began with {name}, unasked"))?;
+                // The guest gives up on a scenario by itself, unless its kernel hangs.
+                end = Instant::now() + Duration::from_secs_f64((scenario.timeout + 60.0) * slow);
+                shown.push(Shown {
+                    scenario,
+                    said: Vec::new(),
+                    stray: Vec::new(),
+                    verdict: None,
+                });
+            } else if let Some(n) = line.strip_prefix(LEAKS) {
+                leaks = Some(n.trim().parse::<usize>()?);
+            } else if let Some(last) = shown.last_mut() {
+                match line.strip_prefix(VERDICT) {
+                    Some(verdict) => last.verdict = Some(verdict.starts_with("ok")),
+                    None if last.verdict.is_none() => last.said.push(line),
+                    None if is_trouble(&line) => last.stray.push(line),
+                    None => {}
+                }
             }
         }
         // The lab's own children go with it.
         let _ = killpg(
             group,
-            if seen.ended.is_empty() {
+            if ended.is_empty() {
                 Signal::SIGTERM
             } else {
                 Signal::SIGKILL
             },
         );
         let status = child.wait()?;
-        if seen.ended.is_empty() {
-            seen.ended = format!("the guest ended ({status})");
+        if ended.is_empty() {
+            ended = format!("the guest ended ({status})");
         }
-        Ok(seen)
-    }
 
-    /// Turns what a boot printed into outcomes; what it didn't come to is queued again.
-    fn judge(&self, batch: &[&'static Scenario], seen: Seen, out: &Path) {
-        let leaked = match (self.guest, seen.leaks) {
-            (Guest::Kasan, Some(0)) => None,
-            (Guest::Kasan, Some(n)) => Some(format!(
+        let leaked = match (self.guest, leaks) {
+            (Guest::Kasan, None) => Some(format!("no kmemleak report; {ended}")),
+            (Guest::Kasan, Some(n)) if n > 0 => Some(format!(
                 "kmemleak reports {n} objects after this boot's scenarios"
             )),
             _ => None,
         };
-        let mut left = Vec::new();
-        let mut advanced = false;
-        for (at, s) in batch.iter().enumerate() {
-            let verdicts: Vec<bool> = seen
-                .verdicts
-                .iter()
-                .filter(|(n, _)| n == s.name)
-                .map(|(_, ok)| *ok)
-                .collect();
-            let said = seen.said.get(s.name).cloned().unwrap_or_default();
-            let last = at + 1 == batch.len();
-            let trouble: Vec<String> = said
-                .iter()
-                .chain(if last { seen.stray.as_slice() } else { &[] })
-                .filter(|l| is_trouble(l))
-                .cloned()
-                .collect();
-            let why = match verdicts[..] {
-                [true] if trouble.is_empty() => match (&leaked, self.guest, seen.leaks) {
-                    (Some(why), ..) => Some(why.clone()),
-                    (None, Guest::Kasan, None) => {
-                        Some(format!("no kmemleak report; {}", seen.ended))
-                    }
-                    _ => None,
-                },
-                [true] => Some(format!("the console has trouble:\n{}", trouble.join("\n"))),
-                [false] => Some("failed".to_owned()),
-                [] if seen.begun.as_deref() == Some(s.name) => {
-                    Some(format!("no verdict; {}", seen.ended))
-                }
-                [] if !seen.verdicts.is_empty() || advanced || seen.begun.is_some() => {
-                    left.push(*s);
-                    continue;
-                }
-                [] => Some(format!("never started; {}", seen.ended)),
-                _ => Some(format!("{} verdicts", verdicts.len())),
-            };
-            advanced = true;
-            let outcome = match why {
-                None => Outcome::Passed,
-                Some(why) => Outcome::Failed(self.keep(s.name, &why, &said, out)),
-            };
-            self.board.post(s.name, outcome);
+        // Where the guest died, only the one it died in is to blame: the others run again.
+        let died = shown.last().is_some_and(|s| s.verdict.is_none());
+        for done in &shown {
+            match (&leaked, done.why(&ended)) {
+                (Some(_), None) if died => self.again(done.scenario),
+                (Some(leaked), None) => self.fail(done, leaked, out),
+                _ => self.judge(done, &ended, out),
+            }
         }
-        if !left.is_empty() {
-            self.queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push_back(left);
+        match given {
+            Some(s) if asked > 0 || died => self.again(s),
+            Some(s) => {
+                let why = format!("never started; {ended}");
+                let none = Shown {
+                    scenario: s,
+                    said: Vec::new(),
+                    stray: Vec::new(),
+                    verdict: None,
+                };
+                self.fail(&none, &why, out);
+            }
+            None => {}
         }
+        Ok(())
+    }
+
+    fn again(&self, scenario: &'static Scenario) {
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(scenario);
+    }
+
+    fn judge(&self, shown: &Shown, ended: &str, out: &Path) {
+        match shown.why(ended) {
+            None => self.board.post(shown.scenario.name, Outcome::Passed),
+            Some(why) => self.fail(shown, &why, out),
+        }
+    }
+
+    fn fail(&self, shown: &Shown, why: &str, out: &Path) {
+        let name = shown.scenario.name;
+        let outcome = Outcome::Failed(self.keep(name, why, &shown.said, out));
+        self.board.post(name, outcome);
     }
 
     /// Keeps the artefacts of a failed scenario; returns the message to show.

@@ -14,6 +14,7 @@ use crate::scenario::{Cx, Rng, Scenario};
 use crate::serve::{self, Server};
 use crate::tap::Frame;
 use crate::topo::{at, Family};
+use crate::wait::rounds;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "checksums",
@@ -57,7 +58,7 @@ fn crafted(family: Family, seed: u64) -> Result<()> {
     // Right ones stay right, whatever the bytes: carries, odd lengths, sums next to zero.
     rig.forwarded(&Pkt::tcp(client, vip, SYN))?;
     let mut rng = Rng::new(seed);
-    for len in (0..60).chain([511, 1400]) {
+    for len in (0..rounds(60)).chain([511, 1400]) {
         let body = rng.bytes(len);
         for (there, back) in [
             (

@@ -23,7 +23,7 @@ use crate::modules;
 use crate::ns::Ns;
 use crate::proc;
 use crate::scenario::{Cx, Peer, Rng, Scenario};
-use crate::wait::slow;
+use crate::wait::rounds;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "netlink_diff",
@@ -314,7 +314,7 @@ fn forgive_timeouts(rvs: &mut Answer, c: &Answer, most: [u8; 4]) -> bool {
 }
 
 fn run(cx: &Cx) -> Result<()> {
-    let n = if slow() > 5.0 { 2_000 } else { 20_000 };
+    let n = rounds(20_000);
     let requests = requests(cx.seed, n);
     cx.modules.load()?;
     let mut rvs = play(&requests, None).context("asking rvs")?;

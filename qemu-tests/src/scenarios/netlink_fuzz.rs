@@ -14,7 +14,7 @@ use crate::pkt::{Pkt, SYN, TCP, UDP};
 use crate::rig::Rig;
 use crate::scenario::{Cx, Rng, Scenario};
 use crate::topo::{at, Family};
-use crate::wait::slow;
+use crate::wait::rounds;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "netlink_fuzz",
@@ -128,7 +128,7 @@ fn run(cx: &Cx) -> Result<()> {
     let rig = Rig::new()?;
     let ipvs = Ipvs::open(&rig.topo.director)?;
     let mut rng = Rng::new(cx.seed);
-    let rounds = if slow() > 5.0 { 2_000 } else { 20_000 };
+    let rounds = rounds(20_000);
     let mut tally = std::collections::BTreeMap::new();
     for round in 0..rounds {
         let (cmd, attrs) = request(&mut rng);

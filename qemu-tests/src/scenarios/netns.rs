@@ -13,7 +13,7 @@ use crate::pkt::{Pkt, ACK, SYN, TCP};
 use crate::proc;
 use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Scenario};
-use crate::topo::{at, ipvsadm, Family};
+use crate::topo::{at, Family};
 
 pub const SCENARIO: Scenario = Scenario::new(
     "netns",
@@ -99,12 +99,14 @@ fn run(_cx: &Cx) -> Result<()> {
     for round in 0..20 {
         let ns = Ns::new("short-lived")?;
         ns.cmd("ip addr add 10.1.1.1/24 dev lo")?;
+        let mut table = String::new();
         for n in 1..=10 {
-            ipvsadm(&ns, &format!("-A -t 10.1.1.1:{n} -s wlc"))?;
+            table += &format!("-A -t 10.1.1.1:{n} -s wlc\n");
             if round % 4 == 0 {
-                ipvsadm(&ns, &format!("-a -t 10.1.1.1:{n} -r 10.1.1.2:80 -m"))?;
+                table += &format!("-a -t 10.1.1.1:{n} -r 10.1.1.2:80 -m\n");
             }
         }
+        ns.cmd_stdin("ipvsadm -R", &table)?;
     }
     let io = one.exchange(
         Side::Client,

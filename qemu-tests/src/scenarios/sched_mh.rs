@@ -15,7 +15,6 @@ use crate::ipvs::cmd;
 use crate::pkt::Pkt;
 use crate::scenario::{Cx, Scenario};
 use crate::topo::Family;
-use crate::wait::slow;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "sched_mh",
@@ -142,10 +141,6 @@ fn run(_cx: &Cx) -> Result<()> {
 /// More servers than slots: mh refuses to begin, and the scheduler before it goes on; while mh is at
 /// work further ones are taken in without a slot.
 fn too_many(m: &Marked) -> Result<()> {
-    if slow() > 2.0 {
-        println!("this guest is too slow for as many servers");
-        return Ok(());
-    }
     let service = m.service(Family::V4, 90, "rr", 0)?;
     for n in 0..=SLOTS {
         m.set_at(cmd::NEW_DEST, &service, Server::new(1, 1), 1000 + n)?;

@@ -18,6 +18,7 @@ use crate::proc;
 use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Rng, Scenario};
 use crate::topo::{at, Family};
+use crate::wait::rounds;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "sctp",
@@ -165,7 +166,7 @@ fn states(family: Family, rng: &mut Rng) -> Result<()> {
     let ipvs = Ipvs::open(&rig.topo.director)?;
     let (vip, rs) = (at(family.vip(), 80), at(family.raw_rs(1), 80));
     let mut active = 0;
-    for walk in 0..40u16 {
+    for walk in 0..rounds(40) as u16 {
         let client = at(family.raw_client(1), 5000 + walk);
         rig.forwarded(&sctp(client, vip, &[ChunkType::INIT]))?;
         let mut state = sctp::transition(Direction::Input, 0, Event::Init);

@@ -12,7 +12,7 @@ use crate::pkt::{Pkt, ACK, SYN};
 use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Rng, Scenario};
 use crate::topo::{at, Family};
-use crate::wait::slow;
+use crate::wait::rounds;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "storm",
@@ -158,7 +158,7 @@ fn run(cx: &Cx) -> Result<()> {
             rig.ipvsadm(&format!("-a -{kind} {vip} -r {rs} -m"))?;
         }
     }
-    let rounds = if slow() > 5.0 { 300 } else { 3_000 };
+    let rounds = rounds(3_000);
     let mut rng = Rng::new(cx.seed);
     for round in 0..rounds {
         let family = Family::BOTH[rng.below(2)];

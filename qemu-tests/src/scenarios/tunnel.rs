@@ -71,9 +71,10 @@ impl Kind {
 fn run(_cx: &Cx) -> Result<()> {
     for inner in Family::BOTH {
         for outer in Family::BOTH {
-            for kind in KINDS {
+            let t = Test::new(inner, outer)?;
+            for (n, kind) in (1..).zip(KINDS) {
                 let what = || format!("{kind:?}, {inner:?} in {outer:?}");
-                headers(kind, inner, outer).with_context(what)?;
+                headers(&t, kind, at(inner.raw_client(n), 4000)).with_context(what)?;
             }
         }
         lengths(inner).with_context(|| format!("lengths, {inner:?}"))?;
@@ -84,20 +85,39 @@ fn run(_cx: &Cx) -> Result<()> {
 
 struct Test {
     rig: Rig,
+    inner: Family,
+    outer: Family,
     vip: SocketAddr,
     rs: IpAddr,
 }
 
-fn test(kind: Kind, inner: Family, outer: Family) -> Result<Test> {
-    let rig = Rig::new()?;
-    // Checksums are to be seen, not left to the device.
-    rig.topo.director.cmd("ethtool -K s1 tx off")?;
-    let vip = at(inner.vip(), 80);
-    let rs = outer.raw_rs(1);
-    let shown = at(rs, 80);
-    rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    rig.ipvsadm(&format!("-a -t {vip} -r {shown} {}", kind.flags()))?;
-    Ok(Test { rig, vip, rs })
+impl Test {
+    fn new(inner: Family, outer: Family) -> Result<Self> {
+        let rig = Rig::new()?;
+        // Checksums are to be seen, not left to the device.
+        rig.topo.director.cmd("ethtool -K s1 tx off")?;
+        let vip = at(inner.vip(), 80);
+        let rs = outer.raw_rs(1);
+        Ok(Self {
+            rig,
+            inner,
+            outer,
+            vip,
+            rs,
+        })
+    }
+
+    /// One service, with one real server by such a tunnel.
+    fn tunnel(&self, kind: Kind) -> Result<()> {
+        let (vip, rs) = (self.vip, at(self.rs, 80));
+        let table = format!("-A -t {vip} -s rr\n-a -t {vip} -r {rs} {}\n", kind.flags());
+        self.rig.ipvsadm("-C")?;
+        self.rig
+            .topo
+            .director
+            .cmd_stdin("ipvsadm -R", &table)
+            .map(drop)
+    }
 }
 
 /// What arrived at the servers, as bytes from the IP header on.
@@ -114,9 +134,9 @@ fn be16(b: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([b[at], b[at + 1]])
 }
 
-fn headers(kind: Kind, inner: Family, outer: Family) -> Result<()> {
-    let t = test(kind, inner, outer)?;
-    let client = at(inner.raw_client(1), 4000);
+fn headers(t: &Test, kind: Kind, client: SocketAddr) -> Result<()> {
+    let (inner, outer) = (t.inner, t.outer);
+    t.tunnel(kind)?;
     for (n, (tos, df)) in [(0u8, false), (0xb8, true), (0x29, true), (0x03, false)]
         .into_iter()
         .enumerate()
@@ -130,8 +150,8 @@ fn headers(kind: Kind, inner: Family, outer: Family) -> Result<()> {
             ..Pkt::tcp(client, t.vip, if n == 0 { SYN } else { ACK })
         };
         let ttl = 49 + n as u8;
-        let raw = one_raw(&t, &sent)?;
-        let payload = ip_header(&raw, outer, &t, kind, tos, ttl, df)?;
+        let raw = one_raw(t, &sent)?;
+        let payload = ip_header(&raw, outer, t, kind, tos, ttl, df)?;
         let payload = &raw[payload..];
         let inside = match kind {
             Kind::Ipip => payload,
@@ -267,10 +287,13 @@ fn ip_header(
 
 fn lengths(inner: Family) -> Result<()> {
     for outer in Family::BOTH {
-        for kind in KINDS {
-            let t = test(kind, inner, outer)?;
-            t.rig.topo.director.cmd("ip link set s1 mtu 1400")?;
-            let client = at(inner.raw_client(1), 4000);
+        let t = Test::new(inner, outer)?;
+        let director = &t.rig.topo.director;
+        director.cmd("ip link set s1 mtu 1400")?;
+        for (n, kind) in (1..).zip(KINDS) {
+            director.set_sysctl("net.ipv4.vs.pmtu_disc", 1)?;
+            t.tunnel(kind)?;
+            let client = at(inner.raw_client(n), 4000);
             let room = 1400 - kind.overhead(outer);
             let header = if inner == Family::V4 { 40 } else { 60 };
             let of = |total: usize, df: bool| Pkt {
@@ -302,7 +325,7 @@ fn lengths(inner: Family) -> Result<()> {
                 Ok(io.server.len())
             };
             ensure!(count(&of(room + 1, false))? == 2, "{kind:?}: no fragments");
-            t.rig.topo.director.set_sysctl("net.ipv4.vs.pmtu_disc", 0)?;
+            director.set_sysctl("net.ipv4.vs.pmtu_disc", 0)?;
             ensure!(count(&of(room + 1, true))? == 2, "{kind:?}: no fragments");
             let raw = one_raw(&t, &of(room, true))?;
             ensure!(
@@ -313,7 +336,8 @@ fn lengths(inner: Family) -> Result<()> {
         }
     }
     // Time is up.
-    let t = test(Kind::Ipip, inner, Family::V4)?;
+    let t = Test::new(inner, Family::V4)?;
+    t.tunnel(Kind::Ipip)?;
     let answer = t.rig.answered(&Pkt {
         ttl: 1,
         ..Pkt::tcp(at(inner.raw_client(1), 4000), t.vip, SYN)

@@ -13,6 +13,7 @@ use crate::rig::Rig;
 use crate::scenario::{Cx, Peer, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family};
+use crate::wait::rounds;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "unload",
@@ -33,7 +34,7 @@ fn run(cx: &Cx) -> Result<()> {
         }
         Ok(())
     };
-    for round in 0..6 {
+    for round in 0..rounds(6) as u16 {
         cx.modules.load()?;
         let rig = Rig::new()?;
         let real = at(Family::V4.rs(1), 8080);
@@ -96,7 +97,7 @@ fn run(cx: &Cx) -> Result<()> {
         drop(server);
     }
     // Loading and unloading with nothing done in between.
-    for _ in 0..5 {
+    for _ in 0..rounds(5) {
         cx.modules.load()?;
         cx.modules.unload()?;
     }
