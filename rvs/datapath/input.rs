@@ -131,6 +131,10 @@ fn reschedules(ctx: &Ctx<'_>, conn: Ref<'_, Conn>) -> bool {
     {
         return true;
     }
+    // A connection of a template stays what it is.
+    if conn.get().is_controlled() {
+        return false;
+    }
     let mode = ctx.netns.sysctl.conn_reuse_mode();
     if conn.proto() == IPPROTO_SCTP {
         return mode != 0 && sctp::expects_new_conn(conn.state());

@@ -55,14 +55,12 @@ pub(super) fn reply<'a, const V6: bool>(
             addr: conn.vaddr(),
             port: conn.vport(),
         };
-        if !rewrite::packet::<V6>(&mut skb, iph, Side::Src, &to, facts, false) {
+        if !rewrite::packet::<V6>(&mut skb, iph, Side::Src, &to, facts, false)
+            || !reroute::<V6>(ctx, &mut skb)
+        {
             skb.free();
             return Verdict::Stolen;
         }
-    }
-    if !reroute::<V6>(ctx, &mut skb) {
-        skb.free();
-        return Verdict::Stolen;
     }
     account(ctx, &skb, conn);
     state::advance(ctx.netns, conns, &skb, iph, conn, true);

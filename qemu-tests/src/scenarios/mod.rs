@@ -82,6 +82,7 @@ mod ttl;
 mod tunnel;
 mod udp_timeout;
 mod unload;
+mod wire_diff;
 mod zero_flush;
 
 /// Every scenario, in the order in which they are run.
@@ -159,6 +160,9 @@ pub static ALL: &[&Scenario] = &[
     &storm::SCENARIO,
     &netlink_fuzz::SCENARIO,
     &netlink_diff::SCENARIO,
+    &wire_diff::NAT,
+    &wire_diff::DIRECT,
+    &wire_diff::TUNNEL,
     &stress::SCENARIO,
     &failslab::SCENARIO,
 ];
