@@ -119,7 +119,7 @@ fn begins_anew(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>) -> 
 
 /// The type of an SCTP packet's first chunk.
 #[inline(never)]
-fn first_chunk(skb: &Skb<'_>, iph: &Iph) -> Option<u8> {
+pub(super) fn first_chunk(skb: &Skb<'_>, iph: &Iph) -> Option<u8> {
     const LEN: usize = schedule_len(IPPROTO_SCTP);
     skb.read::<LEN>(iph.l4).map(|header| header[LEN - 4])
 }

@@ -182,10 +182,11 @@ pub fn meant(rvs: &Seen, c: &Seen) -> Option<Meant> {
         return None;
     }
     let same_flags = rvs.0[0] == c.0[0];
+    let partial = c.0[0] & 1 != 0;
     // Of what it has made right C says so (VIRTIO_NET_HDR_F_DATA_VALID).
     let may_be_wrong = same_flags || (rvs.0[0], c.0[0]) == (0, 2);
     let (rvs, c) = (&rvs.0[IP..], &c.0[IP..]);
-    let quoted = || quoted_ttl(rvs, c).or_else(|| quoted_crc(rvs, c));
+    let quoted = || quoted_ttl(rvs, c).or_else(|| quoted_crc(rvs, c, partial));
     let found = if same_flags { quoted() } else { None };
     found.or_else(|| may_be_wrong.then(|| sctp_crc(rvs, c)).flatten())
 }
@@ -219,20 +220,23 @@ fn quoted_ttl(rvs: &[u8], c: &[u8]) -> Option<Meant> {
     let check = l4 + 2..l4 + 4;
     let inner_check = quoted + 10..quoted + 12;
     // The checksums must be right, each for its own bytes.
-    let right = |b: &[u8]| {
+    // So must be the quoted header's: all of it, or as wrong as the kernel has left it when it wrote into its options.
+    let header = |b: &[u8]| {
         let header = b.get(quoted..quoted + usize::from(b[quoted] & 15) * 4);
-        icmp_right(b, v4, l4) && (!v4 || header.is_some_and(|h| sum(h, 0) == 0xffff))
+        header.map(|h| sum(h, 0))
     };
+    let right = |b: &[u8]| icmp_right(b, v4, l4);
     let ranges = if v4 {
         vec![ttl..ttl + 1, check, inner_check]
     } else {
         vec![ttl..ttl + 1, check]
     };
-    (same_but(rvs, c, &ranges) && right(rvs) && right(c)).then_some(Meant::QuotedTtl)
+    let sums = right(rvs) && right(c) && (!v4 || header(rvs) == header(c));
+    (same_but(rvs, c, &ranges) && sums).then_some(Meant::QuotedTtl)
 }
 
 /// Whether two ICMP errors are the same and have right checksums, but for the checksum of SCTP in what they quote.
-fn quoted_crc(rvs: &[u8], c: &[u8]) -> Option<Meant> {
+fn quoted_crc(rvs: &[u8], c: &[u8], partial: bool) -> Option<Meant> {
     let v4 = rvs[0] >> 4 == 4;
     let l4 = if v4 { usize::from(rvs[0] & 15) * 4 } else { 40 };
     let proto = rvs[if v4 { 9 } else { 6 }];
@@ -241,9 +245,11 @@ fn quoted_crc(rvs: &[u8], c: &[u8]) -> Option<Meant> {
     }
     let (at, _) = sctp_at(&rvs[l4 + 8..])?;
     let at = l4 + 8 + at;
-    let right = |b: &[u8]| icmp_right(b, v4, l4);
+    if partial {
+        return same_but(rvs, c, &[at + 8..at + 12]).then_some(Meant::SctpCrc);
+    }
     let same = same_but(rvs, c, &[l4 + 2..l4 + 4, at + 8..at + 12]);
-    (same && right(rvs) && right(c)).then_some(Meant::SctpCrc)
+    (same && icmp_right(rvs, v4, l4) && icmp_right(c, v4, l4)).then_some(Meant::SctpCrc)
 }
 
 /// Whether an ICMP message's checksum is right.
