@@ -40,6 +40,7 @@ mod netlink_fuzz;
 mod netlink_layout;
 mod netns;
 mod nodest;
+mod offloads;
 mod one_packet;
 mod packet_types;
 mod persistence;
@@ -67,6 +68,7 @@ mod sched_twos;
 mod sched_wlc;
 mod sched_wrr;
 mod sctp;
+mod selftest_ipvs;
 mod snat_reroute;
 mod sockopt_get;
 mod sockopt_ipvsadm;
@@ -163,6 +165,8 @@ pub static ALL: &[&Scenario] = &[
     &wire_diff::NAT,
     &wire_diff::DIRECT,
     &wire_diff::TUNNEL,
+    &offloads::SCENARIO,
+    &selftest_ipvs::SCENARIO,
     &stress::SCENARIO,
     &failslab::SCENARIO,
 ];

@@ -191,12 +191,10 @@ pub fn meant(rvs: &Seen, c: &Seen) -> Option<Meant> {
     found.or_else(|| may_be_wrong.then(|| sctp_crc(rvs, c)).flatten())
 }
 
-/// Whether all bytes are the same but those in `ranges`.
-fn same_but(a: &[u8], b: &[u8], ranges: &[std::ops::Range<usize>]) -> bool {
-    a.iter()
-        .zip(b)
-        .enumerate()
-        .all(|(n, (a, b))| a == b || ranges.iter().any(|r| r.contains(&n)))
+/// Whether all bytes are the same but those at some places.
+fn same_but(a: &[u8], b: &[u8], at: impl Fn(usize) -> bool) -> bool {
+    let mut pairs = a.iter().zip(b).enumerate();
+    pairs.all(|(n, (a, b))| a == b || at(n))
 }
 
 fn quoted_ttl(rvs: &[u8], c: &[u8]) -> Option<Meant> {
@@ -226,13 +224,11 @@ fn quoted_ttl(rvs: &[u8], c: &[u8]) -> Option<Meant> {
         header.map(|h| sum(h, 0))
     };
     let right = |b: &[u8]| icmp_right(b, v4, l4);
-    let ranges = if v4 {
-        vec![ttl..ttl + 1, check, inner_check]
-    } else {
-        vec![ttl..ttl + 1, check]
-    };
+    let same = same_but(rvs, c, |n| {
+        n == ttl || check.contains(&n) || (v4 && inner_check.contains(&n))
+    });
     let sums = right(rvs) && right(c) && (!v4 || header(rvs) == header(c));
-    (same_but(rvs, c, &ranges) && sums).then_some(Meant::QuotedTtl)
+    (same && sums).then_some(Meant::QuotedTtl)
 }
 
 /// Whether two ICMP errors are the same and have right checksums, but for the checksum of SCTP in what they quote.
@@ -246,9 +242,11 @@ fn quoted_crc(rvs: &[u8], c: &[u8], partial: bool) -> Option<Meant> {
     let (at, _) = sctp_at(&rvs[l4 + 8..])?;
     let at = l4 + 8 + at;
     if partial {
-        return same_but(rvs, c, &[at + 8..at + 12]).then_some(Meant::SctpCrc);
+        return same_but(rvs, c, |n| (at + 8..at + 12).contains(&n)).then_some(Meant::SctpCrc);
     }
-    let same = same_but(rvs, c, &[l4 + 2..l4 + 4, at + 8..at + 12]);
+    let same = same_but(rvs, c, |n| {
+        (l4 + 2..l4 + 4).contains(&n) || (at + 8..at + 12).contains(&n)
+    });
     (same && icmp_right(rvs, v4, l4) && icmp_right(c, v4, l4)).then_some(Meant::SctpCrc)
 }
 
@@ -303,7 +301,7 @@ fn sctp_at(b: &[u8]) -> Option<(usize, bool)> {
 
 fn sctp_crc(rvs: &[u8], c: &[u8]) -> Option<Meant> {
     let (at, whole) = sctp_at(rvs)?;
-    if !same_but(rvs, c, &[at + 8..at + 12]) {
+    if !same_but(rvs, c, |n| (at + 8..at + 12).contains(&n)) {
         return None;
     }
     // C's is right and so ours is not; of a fragment nobody can tell.
