@@ -23,3 +23,4 @@ pub mod sockopt;
 pub mod tap;
 pub mod topo;
 pub mod wait;
+pub mod wire;

@@ -17,9 +17,10 @@ use crate::pkt::Pkt;
 use crate::wait::scaled;
 
 const PACKET_VNET_HDR: libc::c_int = 15;
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 /// `struct virtio_net_hdr`: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset.
-const VNET_LEN: usize = 10;
-const ETH_LEN: usize = 14;
+pub const VNET_LEN: usize = 10;
+pub const ETH_LEN: usize = 14;
 
 /// A frame as it was seen.
 #[derive(Clone)]
@@ -58,6 +59,37 @@ pub struct Tap {
     what: String,
 }
 
+/// What the Ethernet header says of an IP packet.
+fn ethertype(ip: &[u8]) -> u16 {
+    if ip.first().is_some_and(|b| b >> 4 == 6) {
+        0x86dd
+    } else {
+        0x0800
+    }
+}
+
+fn set_option(
+    fd: &OwnedFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> std::io::Result<()> {
+    // SAFETY: `value` is a c_int and its size is given.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 impl Tap {
     /// Opens a tap on `ifname`; frames are sent from Ethernet address `from` to `to`.
     pub fn open(ns: &Ns, ifname: &str, from: [u8; 6], to: [u8; 6]) -> Result<Self> {
@@ -82,23 +114,8 @@ impl Tap {
                 (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 32 << 20),
                 (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 8 << 20),
             ] {
-                let value: libc::c_int = value;
-                // SAFETY: `value` is a c_int and its size is given.
-                let rc = unsafe {
-                    libc::setsockopt(
-                        fd.as_raw_fd(),
-                        level,
-                        option,
-                        (&raw const value).cast(),
-                        size_of::<libc::c_int>() as libc::socklen_t,
-                    )
-                };
-                if rc < 0 {
-                    bail!(
-                        "setsockopt({option}) on {what}: {}",
-                        std::io::Error::last_os_error()
-                    );
-                }
+                set_option(&fd, level, option, value)
+                    .with_context(|| format!("setsockopt({option}) on {what}"))?;
             }
             // SAFETY: sockaddr_ll is plain data, zero is a valid value.
             let mut addr: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -155,17 +172,7 @@ impl Tap {
     }
 
     fn send_vnet(&self, vnet: [u8; VNET_LEN], ip: &[u8]) -> Result<()> {
-        let ethertype: u16 = if ip.first().is_some_and(|b| b >> 4 == 6) {
-            0x86dd
-        } else {
-            0x0800
-        };
-        let mut frame = vnet.to_vec();
-        frame.extend(self.to);
-        frame.extend(self.from);
-        frame.extend(ethertype.to_be_bytes());
-        frame.extend(ip);
-        self.send_frame(&frame)
+        self.send_as(vnet, self.to, ip)
     }
 
     fn send_frame(&self, frame: &[u8]) -> Result<()> {
@@ -198,6 +205,58 @@ impl Tap {
             );
         }
         Ok(())
+    }
+
+    /// Leaves out what this side sends, from now on.
+    pub fn received_only(&self) -> Result<()> {
+        set_option(&self.fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+            .with_context(|| format!("PACKET_IGNORE_OUTGOING on {}", self.what))
+    }
+
+    /// Sends an IP packet given as bytes to any Ethernet address, with any virtio-net header whose offsets count from
+    /// the Ethernet header.
+    pub fn send_as(&self, vnet: [u8; VNET_LEN], to: [u8; 6], ip: &[u8]) -> Result<()> {
+        let mut frame = vnet.to_vec();
+        frame.extend(to);
+        frame.extend(self.from);
+        frame.extend(ethertype(ip).to_be_bytes());
+        frame.extend(ip);
+        self.send_frame(&frame)
+    }
+
+    /// The next frame whatever it is, within `wait`, into `buf`: its length, virtio-net header first.
+    pub fn recv_bytes(&self, buf: &mut [u8], wait: Duration) -> Result<Option<usize>> {
+        let end = Instant::now() + wait;
+        loop {
+            // SAFETY: the buffer is live and its size is given.
+            let n = unsafe {
+                libc::recv(
+                    self.fd.as_raw_fd(),
+                    buf.as_mut_ptr().cast(),
+                    buf.len(),
+                    libc::MSG_DONTWAIT,
+                )
+            };
+            if n >= 0 {
+                return Ok(Some(n as usize));
+            }
+            let e = std::io::Error::last_os_error();
+            if e.kind() != std::io::ErrorKind::WouldBlock {
+                bail!("receiving on {}: {e}", self.what);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            match poll(
+                &mut fds,
+                PollTimeout::try_from(left.as_millis().clamp(1, 60_000) as u32)?,
+            ) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => bail!("waiting for {}: {e}", self.what),
+            }
+        }
     }
 
     /// The next frame with IP in it, within `wait`.

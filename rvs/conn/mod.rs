@@ -384,6 +384,11 @@ impl Conn {
         }
     }
 
+    /// Whether a template or another connection controls this one.
+    pub(crate) fn is_controlled(&self) -> bool {
+        self.control.is_some()
+    }
+
     /// Whether the connection controls others.
     pub(crate) fn has_children(&self) -> bool {
         self.children.load() != 0

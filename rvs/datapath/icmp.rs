@@ -223,13 +223,15 @@ fn to_server<'a, const V6: bool>(
     conn: Ref<'_, Conn>,
 ) -> Verdict<'a> {
     let family = if V6 { Family::V6 } else { Family::V4 };
-    if !skb.csum_ok(iph.l4 as u32, icmp_proto::<V6>(), family.af()) {
+    let masq = conn.method() == FwdMethod::Masq as u32;
+    // What is not changed is passed on as it is.
+    if masq && !skb.csum_ok(iph.l4 as u32, icmp_proto::<V6>(), family.af()) {
         return Verdict::Drop(skb);
     }
     input::account(ctx, &skb, conn);
     let addr = conn.daddr();
     let facts = skb.facts();
-    if conn.method() != FwdMethod::Masq as u32 {
+    if !masq {
         let verdict = xmit::send::<V6>(ctx, skb, inner, conn, facts);
         conn.count_packet();
         return verdict;

@@ -119,7 +119,7 @@ fn begins_anew(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>) -> 
 
 /// The type of an SCTP packet's first chunk.
 #[inline(never)]
-fn first_chunk(skb: &Skb<'_>, iph: &Iph) -> Option<u8> {
+pub(super) fn first_chunk(skb: &Skb<'_>, iph: &Iph) -> Option<u8> {
     const LEN: usize = schedule_len(IPPROTO_SCTP);
     skb.read::<LEN>(iph.l4).map(|header| header[LEN - 4])
 }
@@ -130,6 +130,10 @@ fn reschedules(ctx: &Ctx<'_>, conn: Ref<'_, Conn>) -> bool {
         && conn.get().dest().is_some_and(|dest| dest.weight() == 0)
     {
         return true;
+    }
+    // A connection of a template stays what it is.
+    if conn.get().is_controlled() {
+        return false;
     }
     let mode = ctx.netns.sysctl.conn_reuse_mode();
     if conn.proto() == IPPROTO_SCTP {

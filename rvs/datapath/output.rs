@@ -4,6 +4,7 @@
 
 use super::{
     hooks::Ctx,
+    input,
     packet::Iph,
     state,
     xmit::rewrite, //
@@ -31,6 +32,9 @@ use rvs_core::{
     nat::Side,
     proto::{
         has_ports,
+        sctp,
+        tcp,
+        IPPROTO_SCTP,
         IPPROTO_TCP, //
     },
     uapi::FwdMethod,
@@ -55,14 +59,12 @@ pub(super) fn reply<'a, const V6: bool>(
             addr: conn.vaddr(),
             port: conn.vport(),
         };
-        if !rewrite::packet::<V6>(&mut skb, iph, Side::Src, &to, facts, false) {
+        if !rewrite::packet::<V6>(&mut skb, iph, Side::Src, &to, facts, false)
+            || !reroute::<V6>(ctx, &mut skb)
+        {
             skb.free();
             return Verdict::Stolen;
         }
-    }
-    if !reroute::<V6>(ctx, &mut skb) {
-        skb.free();
-        return Verdict::Stolen;
     }
     account(ctx, &skb, conn);
     state::advance(ctx.netns, conns, &skb, iph, conn, true);
@@ -118,13 +120,16 @@ fn refuse<'a, const V6: bool>(
     {
         return Verdict::Accept(skb);
     }
-    if iph.proto == IPPROTO_TCP {
-        match skb.read::<20>(iph.l4) {
-            Some(th) if th[13] & rvs_core::proto::tcp::Flags::RST != 0 => {
-                return Verdict::Accept(skb);
-            }
-            _ => {}
-        }
+    // Who ends a connection need not be told.
+    let ends = match iph.proto {
+        IPPROTO_TCP => skb
+            .read::<20>(iph.l4)
+            .is_some_and(|th| th[13] & tcp::Flags::RST != 0),
+        IPPROTO_SCTP => input::first_chunk(&skb, iph) == Some(sctp::ChunkType::ABORT),
+        _ => false,
+    };
+    if ends {
+        return Verdict::Accept(skb);
     }
     port_unreachable::<V6>(ctx, &mut skb);
     Verdict::Drop(skb)

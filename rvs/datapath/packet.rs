@@ -101,7 +101,8 @@ pub(super) fn parse_v6(skb: &Skb<'_>, at: usize) -> Option<Iph> {
     if !matches!(iph.proto, 6 | 17 | 58) {
         let last = skb.find_v6_header(at as u32)?;
         iph.proto = last.proto;
-        iph.l4 = last.offset as usize;
+        // Behind the fragment header of a later fragment nothing begins: it is left at the start.
+        iph.l4 = (last.offset as usize).max(iph.l4);
         iph.fragment = last.fragment;
         iph.later_fragment = last.frag_offset != 0;
     }

@@ -50,9 +50,10 @@ pub(super) fn advance(
     }
     let old = conn.state();
     let mut state = old;
-    // A later fragment has no flags to read.
+    // A later fragment has no flags to read. Without the whole header C does not look at them, either.
     if !iph.later_fragment {
-        if let Some([flags]) = skb.read::<1>(iph.l4.wrapping_add(TCP_FLAGS)) {
+        if let Some(th) = skb.read::<20>(iph.l4) {
+            let flags = th[TCP_FLAGS];
             let (dir, drop_flags) = direction(conn, reply);
             state = tcp::transition(netns.defense.tcp_table(), dir, old, flags);
             if state != old || drop_flags != 0 {

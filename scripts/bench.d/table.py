@@ -19,17 +19,20 @@ LABELS = {
     "forward": "plain forwarding",
     "flowtable": "nf_flowtable",
     "dnat": "nftables DNAT",
-    "c-flows": "C ip_vs NAT, established flows",
-    "c-new": "C ip_vs NAT, new connection per packet",
-    "rvs-flows": "rvs NAT, established flows",
-    "rvs-new": "rvs NAT, new connection per packet",
+    "c": "C ip_vs",
+    "rvs": "rvs",
 }
 FLOWS = {"flows": "established flows", "new": "new connection per packet"}
+METHODS = {"nat": "NAT", "dr": "direct routing", "ipip": "IPIP", "gue": "GUE"}
 
 
 def label(row):
-    family, path = row.split("-", 1)
-    return ("IPv6: " if family == "6" else "") + LABELS[path]
+    family, path, *rest = row.split("-")
+    words = ("IPv6: " if family == "6" else "") + LABELS[path]
+    if rest:
+        flows, method = (rest + ["nat"])[:2]
+        words += f" {METHODS[method]}, {FLOWS[flows]}"
+    return words
 
 
 class Results:
@@ -123,14 +126,14 @@ def main():
         rows = []
         for row, c, rvs in pairs:
             forward = typical(counted.cost[base(row)])
-            family, _, flows = row.split("-")
-            line = [f"IPv{family}, {FLOWS[flows]}", f"{c:,.0f}", f"{rvs:,.0f}", f"{rvs - c:+,.0f}", f"{(rvs / c - 1) * 100:+.1f} %",
+            family, _, flows, method = (row.split("-") + ["nat"])[:4]
+            line = [f"{METHODS[method]}, IPv{family}, {FLOWS[flows]}", f"{c:,.0f}", f"{rvs:,.0f}", f"{rvs - c:+,.0f}", f"{(rvs / c - 1) * 100:+.1f} %",
                     f"{((rvs - forward) / (c - forward) - 1) * 100:+.1f} %"]
             if timed.kernel:
                 a, b = timed.cost.get(row), timed.cost.get(row.replace("-rvs-", "-c-"))
                 line.append(f"{(min(a) / min(b) - 1) * 100:+.1f} %" if a and b else "")
             rows.append(line)
-        head = ["NAT, instructions", "C", "rvs", "difference", "of the whole chain", "of what forwarding does not cost"] + (["time of the whole chain"] if timed.kernel else [])
+        head = ["instructions", "C", "rvs", "difference", "of the whole chain", "of what forwarding does not cost"] + (["time of the whole chain"] if timed.kernel else [])
         print(table(head, rows))
 
     if counted.rest:

@@ -40,6 +40,7 @@ mod netlink_fuzz;
 mod netlink_layout;
 mod netns;
 mod nodest;
+mod offloads;
 mod one_packet;
 mod packet_types;
 mod persistence;
@@ -67,6 +68,7 @@ mod sched_twos;
 mod sched_wlc;
 mod sched_wrr;
 mod sctp;
+mod selftest_ipvs;
 mod snat_reroute;
 mod sockopt_get;
 mod sockopt_ipvsadm;
@@ -82,6 +84,7 @@ mod ttl;
 mod tunnel;
 mod udp_timeout;
 mod unload;
+mod wire_diff;
 mod zero_flush;
 
 /// Every scenario, in the order in which they are run.
@@ -159,6 +162,11 @@ pub static ALL: &[&Scenario] = &[
     &storm::SCENARIO,
     &netlink_fuzz::SCENARIO,
     &netlink_diff::SCENARIO,
+    &wire_diff::NAT,
+    &wire_diff::DIRECT,
+    &wire_diff::TUNNEL,
+    &offloads::SCENARIO,
+    &selftest_ipvs::SCENARIO,
     &stress::SCENARIO,
     &failslab::SCENARIO,
 ];

@@ -22,6 +22,7 @@ use crate::{
         table::Ref, //
     },
 };
+use rvs_core::addr::Addr;
 
 /// Sends the packet by way of the real server, or lets it go on if that is this host.
 #[inline(never)]
@@ -46,8 +47,24 @@ pub(super) fn bypass<'a, const V6: bool>(
     conn: Ref<'_, Conn>,
     facts: Facts,
 ) -> Verdict<'a> {
-    let way = route::find::<V6>(ctx, &mut skb, iph, conn, &iph.dst, facts, route::BYPASS);
+    // Of an ICMP error `iph` is what it quotes, which went the other way.
+    let to = if iph.embedded {
+        destination::<V6>(&skb)
+    } else {
+        Some(iph.dst)
+    };
+    let way =
+        to.and_then(|to| route::find::<V6>(ctx, &mut skb, iph, conn, &to, facts, route::BYPASS));
     along::<V6>(ctx, skb, way, facts)
+}
+
+/// Where the packet itself is addressed to.
+fn destination<const V6: bool>(skb: &Skb<'_>) -> Option<Addr> {
+    if V6 {
+        skb.read::<16>(24).map(Addr::from_bytes)
+    } else {
+        skb.read::<4>(16).map(u32::from_ne_bytes).map(Addr::v4)
+    }
 }
 
 /// Lets the packet go on.

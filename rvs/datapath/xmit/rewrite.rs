@@ -25,7 +25,10 @@ use rvs_core::{
         IPPROTO_UDP, //
     },
     wire::{
-        ipv4::Ipv4,
+        ipv4::{
+            self,
+            Ipv4, //
+        },
         sctp, //
     }, //
 };
@@ -190,6 +193,20 @@ pub(super) fn age<const V6: bool>(skb: &mut Skb<'_>) -> bool {
         }
     } else if let Some(mut header) = Ipv4::parse_mut(bytes) {
         header.decrease_ttl();
+        if header.header_len() != ipv4::HEADER_LEN {
+            return sum_options(skb);
+        }
     }
     true
+}
+
+/// Sums up an IPv4 header with options anew: the kernel writes into them (a route to be recorded) and leaves the sum
+/// to who sends the packet. C does so for every packet.
+#[cold]
+#[inline(never)]
+fn sum_options(skb: &mut Skb<'_>) -> bool {
+    let Some(len) = Ipv4::parse(skb.head()).map(|header| header.header_len()) else {
+        return true;
+    };
+    skb.writable(len).and_then(ipv4::fill_checksum).is_some()
 }
