@@ -4,8 +4,10 @@
 
 use super::{
     hooks::Ctx,
+    input,
     packet::Iph,
     state,
+    track,
     xmit::rewrite, //
 };
 use crate::{
@@ -31,6 +33,9 @@ use rvs_core::{
     nat::Side,
     proto::{
         has_ports,
+        sctp,
+        tcp,
+        IPPROTO_SCTP,
         IPPROTO_TCP, //
     },
     uapi::FwdMethod,
@@ -59,15 +64,15 @@ pub(super) fn reply<'a, const V6: bool>(
             skb.free();
             return Verdict::Stolen;
         }
-    }
-    if !reroute::<V6>(ctx, &mut skb) {
-        skb.free();
-        return Verdict::Stolen;
+        if !reroute::<V6>(ctx, &mut skb) {
+            skb.free();
+            return Verdict::Stolen;
+        }
     }
     account(ctx, &skb, conn);
     state::advance(ctx.netns, conns, &skb, iph, conn, true);
     skb.set_seen();
-    skb.untrack();
+    track::reply(&mut skb, conn);
     Verdict::Accept(skb)
 }
 
@@ -118,13 +123,14 @@ fn refuse<'a, const V6: bool>(
     {
         return Verdict::Accept(skb);
     }
-    if iph.proto == IPPROTO_TCP {
-        match skb.read::<20>(iph.l4) {
-            Some(th) if th[13] & rvs_core::proto::tcp::Flags::RST != 0 => {
-                return Verdict::Accept(skb);
-            }
-            _ => {}
-        }
+    // Who resets or aborts need not be told.
+    let gives_up = match iph.proto {
+        IPPROTO_TCP => matches!(skb.read::<20>(iph.l4), Some(th) if th[13] & tcp::Flags::RST != 0),
+        IPPROTO_SCTP => input::first_chunk(&skb, iph) == Some(sctp::ChunkType::ABORT),
+        _ => false,
+    };
+    if gives_up {
+        return Verdict::Accept(skb);
     }
     port_unreachable::<V6>(ctx, &mut skb);
     Verdict::Drop(skb)

@@ -235,6 +235,13 @@ impl RouteCache {
         self.0.clear();
     }
 
+    /// The MTU of the remembered route, if there is one.
+    pub(crate) fn mtu(&self, g: &Held) -> Option<u32> {
+        let route = self.0.load(g)?;
+        // SAFETY: By the type invariant of `Route`, which is not freed before the RCU section ends.
+        Some(unsafe { bindings::rvs_helper_dst_mtu(route.dst.as_ptr()) })
+    }
+
     /// The route to a destination and what it means for `skb`: the remembered one while it is good, else a new one, which is
     /// remembered if `keep` (and its device is up). `None` if there is no route.
     #[inline(always)]

@@ -14,6 +14,7 @@ mod clients_node_exporter;
 mod clients_pyroute2;
 mod conn_max;
 mod conn_reuse;
+mod conntrack;
 mod defense;
 mod direct;
 mod failslab;
@@ -128,6 +129,7 @@ pub static ALL: &[&Scenario] = &[
     &local_server::SCENARIO,
     &port_unreachable::SCENARIO,
     &conn_reuse::SCENARIO,
+    &conntrack::SCENARIO,
     &fragments::SCENARIO,
     &nodest::SCENARIO,
     &lookup::SCENARIO,

@@ -6,7 +6,8 @@
 use super::{
     super::{
         hooks::Ctx,
-        packet::Iph, //
+        packet::Iph,
+        track, //
     },
     rewrite,
     route, //
@@ -22,6 +23,7 @@ use crate::{
         table::Ref, //
     },
 };
+use rvs_core::addr::Addr;
 
 /// Sends the packet by way of the real server, or lets it go on if that is this host.
 #[inline(never)]
@@ -34,7 +36,7 @@ pub(super) fn send<'a, const V6: bool>(
 ) -> Verdict<'a> {
     let addr = conn.daddr();
     let way = route::find::<V6>(ctx, &mut skb, iph, conn, &addr, facts, route::DIRECT);
-    along::<V6>(ctx, skb, way, facts)
+    along::<V6>(ctx, skb, conn, way, facts)
 }
 
 /// Sends the packet to where it is addressed.
@@ -46,15 +48,22 @@ pub(super) fn bypass<'a, const V6: bool>(
     conn: Ref<'_, Conn>,
     facts: Facts,
 ) -> Verdict<'a> {
-    let way = route::find::<V6>(ctx, &mut skb, iph, conn, &iph.dst, facts, route::BYPASS);
-    along::<V6>(ctx, skb, way, facts)
+    // Of an ICMP error, `iph` is what it embeds.
+    let addr = if V6 {
+        skb.read(24).map(Addr::from_bytes)
+    } else {
+        skb.read(16).map(|dst| Addr::v4(u32::from_ne_bytes(dst)))
+    };
+    let way = addr
+        .and_then(|addr| route::find::<V6>(ctx, &mut skb, iph, conn, &addr, facts, route::BYPASS));
+    along::<V6>(ctx, skb, conn, way, facts)
 }
 
 /// Lets the packet go on.
 #[cold]
-pub(super) fn here(mut skb: Skb<'_>) -> Verdict<'_> {
+pub(super) fn here<'a>(mut skb: Skb<'a>, conn: Ref<'_, Conn>) -> Verdict<'a> {
     skb.set_seen();
-    skb.untrack();
+    track::unchanged(&mut skb, conn);
     Verdict::Accept(skb)
 }
 
@@ -62,11 +71,12 @@ pub(super) fn here(mut skb: Skb<'_>) -> Verdict<'_> {
 fn along<'a, const V6: bool>(
     ctx: &Ctx<'_>,
     mut skb: Skb<'a>,
+    conn: Ref<'_, Conn>,
     way: Option<route::Way<'_>>,
     facts: Facts,
 ) -> Verdict<'a> {
     let found = match way {
-        Some(route::Way::Here) => return here(skb),
+        Some(route::Way::Here) => return here(skb, conn),
         Some(route::Way::There(found)) if rewrite::age::<V6>(&mut skb) => found,
         _ => {
             skb.free();
@@ -78,7 +88,7 @@ fn along<'a, const V6: bool>(
         skb.csum_none();
     }
     skb.set_seen();
-    skb.untrack();
+    track::unchanged(&mut skb, conn);
     skb.orphan();
     skb.set_route(&found);
     skb.send(ctx.net, V6);

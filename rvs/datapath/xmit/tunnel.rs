@@ -110,7 +110,7 @@ pub(super) fn send<'a, const V6: bool>(
     let plan = Plan::new(dest, facts);
     let overhead = plan.overhead();
     let found = match route::find_tunnel::<V6>(ctx, &mut skb, iph, dest, overhead, facts) {
-        Some(route::Way::Here) => return direct::here(skb),
+        Some(route::Way::Here) => return direct::here(skb, conn),
         Some(route::Way::There(found)) if rewrite::age::<V6>(&mut skb) => found,
         _ => {
             skb.free();
@@ -124,11 +124,18 @@ pub(super) fn send<'a, const V6: bool>(
         return Verdict::Stolen;
     };
     let df = ctx.netns.sysctl.pmtu_disc();
-    if wrap::<V6>(ctx.net, &mut skb, &plan, &source, dest.addr(), df).is_some() {
-        skb.send_tunnelled(ctx.net, plan.outer_v6);
-    } else {
+    if wrap::<V6>(ctx.net, &mut skb, &plan, &source, dest.addr(), df).is_none() {
         skb.free();
+        return Verdict::Stolen;
     }
+    if conn.is_tracked() {
+        // The outer packet has another entry, so this is the last time that netfilter sees that of the inner one.
+        let Some(confirmed) = skb.confirm() else {
+            return Verdict::Stolen;
+        };
+        skb = confirmed;
+    }
+    skb.send_tunnelled(ctx.net, plan.outer_v6);
     Verdict::Stolen
 }
 
