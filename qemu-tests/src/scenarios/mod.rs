@@ -4,6 +4,7 @@
 
 use crate::scenario::Scenario;
 
+mod backup_only;
 mod boot;
 mod cache_bypass;
 mod checksums;
@@ -23,6 +24,8 @@ mod forward_icmp;
 mod fragments;
 mod hooks;
 mod icmp_errors;
+mod icmp_tunnels;
+mod ignore_tunneled;
 mod local_client;
 mod local_server;
 mod lookup;
@@ -67,7 +70,9 @@ mod sched_sh;
 mod sched_twos;
 mod sched_wlc;
 mod sched_wrr;
+mod schedule_icmp;
 mod sctp;
+mod seen_once;
 mod snat_reroute;
 mod sockopt_get;
 mod sockopt_ipvsadm;
@@ -122,6 +127,11 @@ pub static ALL: &[&Scenario] = &[
     &mtu::SCENARIO,
     &routes::SCENARIO,
     &icmp_errors::SCENARIO,
+    &icmp_tunnels::SCENARIO,
+    &schedule_icmp::SCENARIO,
+    &ignore_tunneled::SCENARIO,
+    &backup_only::SCENARIO,
+    &seen_once::SCENARIO,
     &forward_icmp::SCENARIO,
     &replies::SCENARIO,
     &snat_reroute::SCENARIO,
