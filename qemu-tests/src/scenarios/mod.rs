@@ -47,6 +47,7 @@ mod nodest;
 mod one_packet;
 mod packet_types;
 mod persistence;
+mod pmtu;
 mod port_unreachable;
 mod proc_files;
 mod proc_flags;
@@ -125,6 +126,7 @@ pub static ALL: &[&Scenario] = &[
     &checksums::SCENARIO,
     &ttl::SCENARIO,
     &mtu::SCENARIO,
+    &pmtu::SCENARIO,
     &routes::SCENARIO,
     &icmp_errors::SCENARIO,
     &icmp_tunnels::SCENARIO,
