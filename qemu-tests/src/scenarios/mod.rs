@@ -6,6 +6,7 @@ use crate::scenario::Scenario;
 
 mod backup_only;
 mod boot;
+mod boundary;
 mod cache_bypass;
 mod checksums;
 mod clients;
@@ -17,6 +18,8 @@ mod conn_max;
 mod conn_reuse;
 mod conntrack;
 mod defense;
+mod defrag_v6;
+mod detours;
 mod direct;
 mod failslab;
 mod flush_traffic;
@@ -29,6 +32,7 @@ mod ignore_tunneled;
 mod local_client;
 mod local_server;
 mod lookup;
+mod lookup_order;
 mod module_conflict;
 mod mtu;
 mod nat;
@@ -134,6 +138,10 @@ pub static ALL: &[&Scenario] = &[
     &ignore_tunneled::SCENARIO,
     &backup_only::SCENARIO,
     &seen_once::SCENARIO,
+    &lookup_order::SCENARIO,
+    &boundary::SCENARIO,
+    &defrag_v6::SCENARIO,
+    &detours::SCENARIO,
     &forward_icmp::SCENARIO,
     &replies::SCENARIO,
     &snat_reroute::SCENARIO,
