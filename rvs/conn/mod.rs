@@ -698,6 +698,11 @@ impl ConnTable {
         )
     }
 
+    /// A number that is the same for all packets of a connection, and else random.
+    pub(crate) fn flow_hash(&self, conn: Ref<'_, Conn>) -> u32 {
+        conn.request().hash(self.table.key())
+    }
+
     /// Lets a connection live for another of its timeouts: C `ip_vs_conn_put()`.
     pub(crate) fn renew(&self, conn: Ref<'_, Conn>) {
         conn.defer(time::jiffies().wrapping_add(conn.timeout()));

@@ -8,7 +8,10 @@ use super::{
     packet::Iph,
     state,
     track,
-    xmit::rewrite, //
+    xmit::{
+        self,
+        rewrite, //
+    }, //
 };
 use crate::{
     conn::{
@@ -68,6 +71,8 @@ pub(super) fn reply<'a, const V6: bool>(
             skb.free();
             return Verdict::Stolen;
         }
+    } else if conn.method() == FwdMethod::Tunnel as u32 {
+        xmit::tunnel_reply::<V6>(ctx, &mut skb, iph, conn);
     }
     account(ctx, &skb, conn);
     state::advance(ctx.netns, conns, &skb, iph, conn, true);

@@ -210,6 +210,12 @@ impl<'g> Found<'g> {
         self.parts().0.source
     }
 
+    /// The path's MTU in bytes.
+    pub(crate) fn mtu(&self) -> u32 {
+        // SAFETY: By the type invariant of `Route`.
+        unsafe { bindings::rvs_helper_dst_mtu(self.parts().0.dst.as_ptr()) }
+    }
+
     /// A route that nobody remembers, and what it means for `skb`.
     #[cold]
     pub(crate) fn once(

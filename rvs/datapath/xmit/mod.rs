@@ -48,3 +48,4 @@ pub(super) fn send<'a, const V6: bool>(
 }
 
 pub(super) use nat::finish;
+pub(super) use tunnel::reply as tunnel_reply;
