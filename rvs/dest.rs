@@ -53,7 +53,7 @@ pub(crate) struct Id {
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
     /// Forwarding method, a value of `FwdMethod` or one that has no meaning; and `ONE_PACKET`, if datagrams to it are scheduled
-    /// one by one.
+    /// one by one, and `NFCT`, if netfilter's connection tracking shall know its connections.
     pub(crate) method: u32,
     /// Weight; never negative.
     pub(crate) weight: i32,
@@ -149,8 +149,7 @@ impl Dest {
         self.tun_port.store(settings.tun_port.into());
         self.tun_flags.store(settings.tun_flags.into());
 
-        const KEPT: u32 = conn_flag::FWD_MASK | conn_flag::ONE_PACKET;
-        let mut flags = (settings.method & KEPT) | conn_flag::INACTIVE;
+        let mut flags = (settings.method & conn_flag::DEST_MASK) | conn_flag::INACTIVE;
         if FwdMethod::from_flags(flags) != Some(FwdMethod::Masq) {
             flags |= conn_flag::NOOUTPUT;
         }
@@ -242,7 +241,7 @@ impl Dest {
         self.load.overloaded.load()
     }
 
-    /// The flags that a new connection starts with: method, `INACTIVE`, `NOOUTPUT`, `ONE_PACKET`.
+    /// The flags that a new connection starts with: method, `INACTIVE`, `NOOUTPUT`, `ONE_PACKET`, `NFCT`.
     #[inline]
     pub(crate) fn conn_flags(&self) -> u32 {
         self.conn_flags.load()

@@ -57,8 +57,7 @@ use rvs_core::{
         tcp,
         udp, //
     },
-    table::Limits,
-    uapi::FwdMethod, //
+    table::Limits, //
 };
 
 /// How long connections last without packets, by state; in jiffies.
@@ -199,6 +198,18 @@ impl Netns {
         u32::try_from(size).unwrap_or(u32::MAX)
     }
 
+    /// Whether requests are left alone because this host only stands by: C `sysctl_backup_only()`.
+    #[inline(always)]
+    pub(crate) fn stands_by(&self) -> bool {
+        self.has_backup_daemon() && self.sysctl.backup_only()
+    }
+
+    /// Whether connections are taken over from another host. They are not: daemons are refused.
+    #[inline(always)]
+    const fn has_backup_daemon(&self) -> bool {
+        false
+    }
+
     /// Runs `f` with the configuration locked.
     pub(crate) fn configure<R>(&self, f: impl FnOnce(&mut Config) -> R) -> R {
         f(&mut self.config.lock())
@@ -248,7 +259,11 @@ impl Netns {
         let conns = match self.conns() {
             Some(_) => None,
             None => Some(KBox::new(
-                ConnTable::new(self.conn_limits, self.sysctl.conn_lfactor())?,
+                ConnTable::new(
+                    self.net.again(),
+                    self.conn_limits,
+                    self.sysctl.conn_lfactor(),
+                )?,
                 GFP_KERNEL,
             )?),
         };
@@ -330,11 +345,7 @@ impl Netns {
                 Dest::new(service.clone(), *id, settings)?
             }
         };
-        let server = if is_masq(settings) {
-            Some(self.services.prepare_server(&dest)?)
-        } else {
-            None
-        };
+        let server = self.services.prepare_server(&dest, settings)?;
         let prepared = service.prepare_add(&dest, settings)?;
 
         // Nothing fails from here on.
@@ -342,9 +353,7 @@ impl Netns {
             self.trash.take(&dest);
             dest.return_as(settings);
         }
-        if let Some(server) = server {
-            self.services.add_server(server, &dest);
-        }
+        self.services.add_server(server, &dest);
         service.publish(prepared);
         Ok(())
     }
@@ -382,15 +391,15 @@ impl Netns {
         (index, dest): (usize, Arc<Dest>),
         settings: &dest::Settings,
     ) -> Result<(), Refusal> {
-        let will_be_masq = is_masq(settings);
-        let server = match (dest.is_masq(), will_be_masq) {
-            (false, true) => Some(self.services.prepare_server(&dest)?),
-            _ => None,
+        let server = if self.services.moves_server(&dest, settings) {
+            Some(self.services.prepare_server(&dest, settings)?)
+        } else {
+            None
         };
         let prepared = service.prepare_edit((index, &dest), settings)?;
 
         // Nothing fails from here on.
-        if dest.is_masq() && !will_be_masq {
+        if server.is_some() {
             self.services.remove_server(&dest);
         }
         dest.configure(settings);
@@ -420,9 +429,7 @@ impl Netns {
     /// Takes a destination out of everything but its service: `__ip_vs_del_dest()`.
     fn retire(&self, dest: &Arc<Dest>) {
         dest.retire();
-        if dest.is_masq() {
-            self.services.remove_server(dest);
-        }
+        self.services.remove_server(dest);
         self.trash.put(dest);
     }
 
@@ -472,6 +479,9 @@ impl Netns {
             *config.hooks.get_mut(Family::V4) = None;
             *config.hooks.get_mut(Family::V6) = None;
         });
+        if let Some(conns) = self.conns() {
+            conns.close();
+        }
     }
 
     fn enable_v6_defrag(&self) -> Result<(), Refusal> {
@@ -479,11 +489,6 @@ impl Netns {
             .enable_v6_defrag()
             .map_err(|err| Refusal::new(err, c"IPv6 defragmentation cannot be enabled"))
     }
-}
-
-/// Whether a destination of these settings is one that packets are rewritten for.
-fn is_masq(settings: &dest::Settings) -> bool {
-    FwdMethod::from_flags(settings.method) == Some(FwdMethod::Masq)
 }
 
 /// Whether an `AF_` number is that of a family that can be balanced here: `ip_vs_is_af_valid()`.

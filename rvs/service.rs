@@ -5,6 +5,7 @@
 //! A service's destinations are a snapshot: an immutable array, newest first, that packets read under RCU and that
 //! configuration replaces as a whole. Weights and counters live in the destinations and change in place.
 
+pub(crate) mod extras;
 mod flow;
 pub(crate) mod lblc;
 mod memory;
@@ -240,6 +241,8 @@ pub(crate) struct Service {
     timeout: U32,
     netmask: U32,
     backends: RcuCell<Backends>,
+    /// What its tunnels have beyond C.
+    tunnel: RcuCell<extras::TunnelExtras>,
     /// What the scheduler remembers between two picks: C `sched_data`, `sched_lock`.
     memory: SpinBh<Memory>,
     /// How often it was removed and came back, with its destinations: see [`trash`].
@@ -263,6 +266,7 @@ impl Service {
             timeout: U32::new(settings.timeout),
             netmask: U32::new(settings.netmask),
             backends: RcuCell::new(backends),
+            tunnel: RcuCell::empty(),
             memory: SpinBh::new(memory, c_str!("rvs_sched"), static_lock_class!()),
             life: U32::new(0),
             in_trash: U32::new(0),
@@ -291,6 +295,7 @@ impl Service {
     pub(crate) fn return_as(&self, settings: &Settings, prepared: Start) {
         self.life.add(1);
         self.stats.zero();
+        self.tunnel.clear();
         self.store(settings);
         self.start(prepared);
     }

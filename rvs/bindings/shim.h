@@ -66,7 +66,6 @@ u32 rvs_helper_skb_checksum(const struct sk_buff *skb, u32 offset, u32 len, u32 
 bool rvs_helper_skb_csum_ok(struct sk_buff *skb, u32 offset, u8 proto, u8 af);
 void rvs_helper_skb_free(struct sk_buff *skb);
 bool rvs_helper_skb_too_big(const struct sk_buff *skb, u32 mtu, bool v6);
-void rvs_helper_skb_untrack(struct sk_buff *skb);
 void rvs_helper_skb_orphan(struct sk_buff *skb);
 void rvs_helper_skb_dev_loopback(struct sk_buff *skb, struct net *net);
 
@@ -96,6 +95,11 @@ int rvs_helper_defrag4(struct sk_buff *skb, struct net *net, u32 hook);
 int rvs_helper_find_hdr6(const struct sk_buff *skb, u32 *offset, int target, u16 *fragoff, int *flags);
 void rvs_helper_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
 void rvs_helper_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
+bool rvs_helper_route_is_local4(const struct sk_buff *skb);
+bool rvs_helper_skb_strip4(struct sk_buff *skb, u32 len, u32 header);
+void rvs_helper_skb_consume(struct sk_buff *skb);
+void rvs_helper_path_mtu4(struct sk_buff *skb, struct net *net, u32 mtu);
+u32 rvs_helper_dst_mtu(const struct dst_entry *dst);
 void rvs_helper_ttl_exceeded(struct sk_buff *skb, struct net *net, bool v6);
 
 u32 rvs_helper_skb_crc32c(const struct sk_buff *skb, u32 offset);
@@ -120,6 +124,23 @@ void rvs_helper_tunnel_remcsum(struct sk_buff *skb);
 void rvs_helper_tunnel_udp_csum(struct sk_buff *skb, bool v6, bool none, const u32 *saddr, const u32 *daddr);
 bool rvs_helper_tunnel_gre(struct sk_buff *skb, bool inner_v6, bool csum);
 void rvs_helper_tunnel_out(struct sk_buff *skb, struct net *net, bool v6);
+
+/* ---- shim_ct.c ---- */
+
+enum {
+#ifdef CONFIG_IP_VS_NFCT
+	RVS_NFCT = 1,		/* the kernel's own IPVS would keep conntrack informed */
+#else
+	RVS_NFCT = 0,
+#endif
+};
+
+void rvs_helper_skb_untrack(struct sk_buff *skb);
+bool rvs_helper_ct_confirmed(const struct sk_buff *skb);
+void rvs_helper_ct_alter_reply(struct sk_buff *skb, bool source, const u32 *addr, __be16 port);
+int rvs_helper_ct_confirm(struct sk_buff *skb);
+void rvs_helper_ct_kill(struct net *net, bool v6, u8 proto, const u32 *caddr, __be16 cport, const u32 *vaddr,
+			__be16 vport);
 
 /* ---- shim_ctl.c ---- */
 

@@ -25,7 +25,6 @@
 #include <net/ip6_route.h>
 #include <net/ip_tunnels.h>
 #include <net/ipv6.h>
-#include <net/netfilter/nf_conntrack.h>
 #include <net/route.h>
 #include <net/udp.h>
 #include <net/udp_tunnel.h>
@@ -260,19 +259,6 @@ bool rvs_helper_skb_too_big(const struct sk_buff *skb, u32 mtu, bool v6)
 	return !(skb_is_gso(skb) && skb_gso_validate_network_len(skb, mtu));
 }
 
-void rvs_helper_skb_untrack(struct sk_buff *skb)
-{
-#if IS_ENABLED(CONFIG_NF_CONNTRACK)
-	enum ip_conntrack_info ctinfo;
-	struct nf_conn *ct = nf_ct_get(skb, &ctinfo);
-
-	if (ct) {
-		nf_conntrack_put(&ct->ct_general);
-		nf_ct_set(skb, NULL, IP_CT_UNTRACKED);
-	}
-#endif
-}
-
 void rvs_helper_skb_orphan(struct sk_buff *skb)
 {
 	/* With a device the packet came in: its socket is an early demux guess. */
@@ -452,6 +438,40 @@ void rvs_helper_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info)
 void rvs_helper_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, u32 info)
 {
 	icmpv6_send(skb, type, code, info);
+}
+
+/* Whether an IPv4 packet's route leads to this host. */
+bool rvs_helper_route_is_local4(const struct sk_buff *skb)
+{
+	return skb_rtable(skb)->rt_flags & RTCF_LOCAL;
+}
+
+/* Takes `len` bytes off the front: what follows is an IPv4 header of `header` bytes, and whatever is inside. */
+bool rvs_helper_skb_strip4(struct sk_buff *skb, u32 len, u32 header)
+{
+	if (!pskb_pull(skb, len))
+		return false;
+	skb_reset_network_header(skb);
+	memset(&IPCB(skb)->opt, 0, sizeof(IPCB(skb)->opt));
+	if (!pskb_may_pull(skb, header))
+		return false;
+	skb_set_transport_header(skb, header);
+	return true;
+}
+
+void rvs_helper_skb_consume(struct sk_buff *skb)
+{
+	consume_skb(skb);
+}
+
+void rvs_helper_path_mtu4(struct sk_buff *skb, struct net *net, u32 mtu)
+{
+	ipv4_update_pmtu(skb, net, mtu, 0, 0);
+}
+
+u32 rvs_helper_dst_mtu(const struct dst_entry *dst)
+{
+	return dst_mtu(dst);
 }
 
 void rvs_helper_ttl_exceeded(struct sk_buff *skb, struct net *net, bool v6)

@@ -18,6 +18,11 @@ use crate::{
             I32,
             U32, //
         },
+        conntrack,
+        net::{
+            Handle,
+            Net, //
+        },
         rcu::Held,
         slab,
         table::{
@@ -144,7 +149,7 @@ pub(crate) struct Param<'a> {
     pub(crate) dest: Option<&'a Arc<Dest>>,
     /// The packet's mark.
     pub(crate) fwmark: u32,
-    /// `ONE_PACKET`, `BYPASS`.
+    /// `ONE_PACKET`, `BYPASS`, `NFCT`.
     pub(crate) flags: u32,
     /// The template that it belongs to.
     pub(crate) control: Option<Ref<'a, Conn>>,
@@ -325,6 +330,22 @@ impl Conn {
     #[inline(always)]
     pub(crate) fn is_one_packet(&self) -> bool {
         self.status.load() & conn_flag::ONE_PACKET != 0
+    }
+
+    /// Whether netfilter's connection tracking is kept informed: `IP_VS_CONN_F_NFCT`.
+    #[inline(always)]
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.status.load() & conn_flag::NFCT != 0
+    }
+
+    /// Leaves netfilter's entry alone from here on, also at the end.
+    pub(crate) fn forget_track(&self) {
+        self.change(|status| status & !conn_flag::NFCT);
+    }
+
+    /// Whether another connection or a template controls this one.
+    pub(crate) fn has_control(&self) -> bool {
+        self.control.is_some()
     }
 
     /// Whether this is a persistence template.
@@ -537,6 +558,23 @@ impl Entry for Conn {
         })
     }
 
+    fn left(&self, net: &Net) {
+        // A template has no flow, as a connection without its client's port has not.
+        if self.is_tracked() && self.cport != 0 {
+            conntrack::kill(
+                net,
+                &conntrack::Flow {
+                    v6: self.extension.is_some(),
+                    proto: self.proto,
+                    src: self.caddr().0,
+                    sport: self.cport,
+                    dst: self.vaddr().0,
+                    dport: self.vport,
+                },
+            );
+        }
+    }
+
     fn removed(&self) {
         if let Some(control) = &self.control {
             control.entry().children.sub(1);
@@ -572,9 +610,10 @@ pub(crate) struct ConnTable {
 #[allow(dead_code)]
 impl ConnTable {
     /// Makes a table of the least size. `lfactor` is `conn_lfactor`. May sleep.
-    pub(crate) fn new(limits: Limits, lfactor: i32) -> Result<Self> {
+    pub(crate) fn new(net: Handle, limits: Limits, lfactor: i32) -> Result<Self> {
+        let table = Table::new(sizing::CONN_MIN_BITS, sizing::CONN_MIN_BITS, true)?;
         Ok(Self {
-            table: Table::new(sizing::CONN_MIN_BITS, sizing::CONN_MIN_BITS, true)?,
+            table: table.of(net),
             limits,
             lfactor: I32::new(lfactor),
             sized_for: I32::new(lfactor),
@@ -662,6 +701,11 @@ impl ConnTable {
                 Inserted::Exists(conn) => Created::Exists(conn),
             },
         )
+    }
+
+    /// A number that is the same for all packets of a connection, and else random.
+    pub(crate) fn flow_hash(&self, conn: Ref<'_, Conn>) -> u32 {
+        conn.request().hash(self.table.key())
     }
 
     /// Lets a connection live for another of its timeouts: C `ip_vs_conn_put()`.
@@ -759,6 +803,11 @@ impl ConnTable {
         f: impl FnMut(Ref<'g, Conn>) -> bool,
     ) {
         self.table.visit(index, g, f)
+    }
+
+    /// The namespace goes: connections that end leave netfilter's entries alone.
+    pub(crate) fn close(&self) {
+        self.table.close();
     }
 
     /// Ends all connections. Sleeps. C: `ip_vs_conn_flush()`.

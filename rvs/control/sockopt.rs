@@ -246,7 +246,7 @@ fn set_service(control: &Control, number: i32, user: &ServiceUser) -> Result {
 /// What a destination shall be: tunnels are IPIP here.
 fn dest_settings(user: &DestUser) -> Result<dest::Settings> {
     let settings = dest::Settings {
-        method: user.conn_flags & (conn_flag::FWD_MASK | conn_flag::ONE_PACKET),
+        method: user.conn_flags & conn_flag::DEST_MASK,
         weight: user.weight,
         thresholds: Thresholds {
             upper: user.u_threshold,
@@ -258,14 +258,6 @@ fn dest_settings(user: &DestUser) -> Result<dest::Settings> {
     };
     common::dest(&settings).map_err(|wrong| errno(wrong.refusal))?;
     Ok(settings)
-}
-
-/// Refuses what a destination can have in C and not here: `IP_VS_CONN_F_NFCT`.
-fn supported(user: &DestUser) -> Result {
-    if user.conn_flags & conn_flag::NFCT != 0 {
-        return Err(EOPNOTSUPP);
-    }
-    Ok(())
 }
 
 /// ADDDEST, EDITDEST, DELDEST.
@@ -287,14 +279,12 @@ fn set_dest(control: &Control, number: i32, user: &SvcDestUser) -> Result {
                 if service.find(&id).is_some() {
                     return Err(EEXIST);
                 }
-                supported(user_dest)?;
                 control.has_dest();
                 netns.add_dest(config, &service, &id, &settings)
             }
             so_set::EDITDEST => {
                 let settings = dest_settings(user_dest)?;
                 let found = service.find(&id).ok_or(ENOENT)?;
-                supported(user_dest)?;
                 netns.edit_dest(config, &service, found, &settings)
             }
             _ => {

@@ -8,6 +8,7 @@ use crate::{
     conn::defense::Knobs,
     netns::Netns,
     os::{
+        self,
         atomic::I32,
         net::Net,
         sysctl::{
@@ -33,7 +34,8 @@ use rvs_core::{
         LFACTOR_MIN,
         LFACTOR_OTHER_NET,
         SVC_LFACTOR_INIT_NET, //
-    }, //
+    },
+    uapi::conn_flag, //
 };
 
 /// The most connections there can be: C `IP_VS_CONN_MAX`.
@@ -53,6 +55,7 @@ pub(crate) struct Sysctl {
     drop_entry: I32,
     drop_packet: I32,
     secure_tcp: I32,
+    conntrack: I32,
     cache_bypass: I32,
     expire_quiescent_template: I32,
     snat_reroute: I32,
@@ -62,6 +65,9 @@ pub(crate) struct Sysctl {
     nat_icmp_send: I32,
     pmtu_disc: I32,
     conn_reuse_mode: I32,
+    schedule_icmp: I32,
+    ignore_tunneled: I32,
+    backup_only: I32,
     run_estimation: I32,
     conn_lfactor: I32,
     svc_lfactor: I32,
@@ -103,6 +109,7 @@ impl Sysctl {
             drop_entry: I32::new(defense::OFF),
             drop_packet: I32::new(defense::OFF),
             secure_tcp: I32::new(defense::OFF),
+            conntrack: I32::new(0),
             cache_bypass: I32::new(0),
             expire_quiescent_template: I32::new(0),
             snat_reroute: I32::new(1),
@@ -112,6 +119,9 @@ impl Sysctl {
             nat_icmp_send: I32::new(0),
             pmtu_disc: I32::new(1),
             conn_reuse_mode: I32::new(1),
+            schedule_icmp: I32::new(0),
+            ignore_tunneled: I32::new(0),
+            backup_only: I32::new(0),
             run_estimation: I32::new(1),
             conn_lfactor: I32::new(conn_lfactor),
             svc_lfactor: I32::new(svc_lfactor),
@@ -135,6 +145,32 @@ impl Sysctl {
             drop_packet: &self.drop_packet,
             secure_tcp: &self.secure_tcp,
         }
+    }
+
+    /// The flags that every new connection has: `NFCT`, if netfilter's connection tracking is to know them.
+    #[inline]
+    pub(crate) fn conn_flags(&self) -> u32 {
+        if self.conntrack.load() != 0 {
+            conn_flag::NFCT
+        } else {
+            0
+        }
+    }
+
+    /// Whether ICMP errors about packets of no connection begin one.
+    pub(crate) fn schedule_icmp(&self) -> bool {
+        self.schedule_icmp.load() != 0
+    }
+
+    /// Whether tunnels to this host are left alone, and what comes out of them.
+    pub(crate) fn ignore_tunneled(&self) -> bool {
+        self.ignore_tunneled.load() != 0
+    }
+
+    /// Whether a backup leaves all packets alone.
+    #[inline]
+    pub(crate) fn backup_only(&self) -> bool {
+        self.backup_only.load() != 0
     }
 
     /// Whether services by mark let clients through to where they wanted, if there is no destination.
@@ -271,7 +307,10 @@ static VARS: &[Var<Reach>] = &[
     any!(c"expire_quiescent_template", expire_quiescent_template),
     any!(c"nat_icmp_send", nat_icmp_send),
     any!(c"pmtu_disc", pmtu_disc),
+    any!(c"backup_only", backup_only),
     any!(c"conn_reuse_mode", conn_reuse_mode),
+    any!(c"schedule_icmp", schedule_icmp),
+    any!(c"ignore_tunneled", ignore_tunneled),
     any!(c"run_estimation", run_estimation, host_only: true),
     Var {
         name: c"conn_lfactor",
@@ -311,6 +350,9 @@ static CACHE_VARS: &[Var<Reach>] = &[
     seconds!(c"lblc_expiration", lblc_expiration),
     seconds!(c"lblcr_expiration", lblcr_expiration),
 ];
+
+/// That of a kernel where connection tracking can be kept informed.
+static CONNTRACK_VARS: &[Var<Reach>] = &[any!(c"conntrack", conntrack)];
 
 /// C `proc_do_conn_max()`: the host's administrator moves the limit, others stay below it.
 fn set_conn_max(knobs: &Reach, value: c_int, writer: &Writer) -> Result {
@@ -396,6 +438,7 @@ pub(crate) struct Reach {
 pub(crate) struct Files {
     _files: Registration<Reach>,
     _cache_files: Option<Registration<Reach>>,
+    _conntrack_files: Option<Registration<Reach>>,
 }
 
 impl Files {
@@ -415,6 +458,11 @@ impl Files {
                 None
             } else {
                 Some(files(CACHE_VARS, knobs.clone())?)
+            },
+            _conntrack_files: if os::conntrack::AVAILABLE {
+                Some(files(CONNTRACK_VARS, knobs.clone())?)
+            } else {
+                None
             },
             _files: files(VARS, knobs)?,
         })

@@ -185,7 +185,8 @@ impl<const V6: bool, const OUT: bool> Hook<Netns> for Established<V6, OUT> {
                     Gathered::Bad => return Verdict::Accept(skb),
                 }
             }
-            return icmp::established::<V6>(&ctx, skb, &iph, may_be_request::<OUT>(facts));
+            let may_be_request = may_be_request::<OUT>(facts) && !netns.stands_by();
+            return icmp::established::<V6>(&ctx, skb, &iph, may_be_request);
         }
         if !is_known(iph.proto) {
             return Verdict::Accept(skb);
@@ -205,7 +206,7 @@ impl<const V6: bool, const OUT: bool> Hook<Netns> for Established<V6, OUT> {
             return Verdict::Accept(skb);
         };
         match conns.find(&tuple, g) {
-            Some((conn, Way::Request)) if may_be_request::<OUT>(facts) => {
+            Some((conn, Way::Request)) if may_be_request::<OUT>(facts) && !netns.stands_by() => {
                 input::packet::<V6>(&ctx, conns, skb, &iph, conn, facts)
             }
             Some((conn, Way::Reply)) => output::reply::<V6>(&ctx, conns, skb, &iph, conn, facts),
@@ -214,11 +215,23 @@ impl<const V6: bool, const OUT: bool> Hook<Netns> for Established<V6, OUT> {
     }
 }
 
+/// Lets a packet of a protocol that is not balanced go on. If tunnels are to be ignored, what comes out of it will be none
+/// of ours either.
+#[cold]
+#[inline(never)]
+fn other<'a, const V6: bool>(ctx: &Ctx<'_>, mut skb: Skb<'a>, iph: &Iph) -> Verdict<'a> {
+    let ignore = ctx.netns.sysctl.ignore_tunneled();
+    if ignore && !(iph.proto == icmp_proto::<V6>() && icmp::is_error::<V6>(&skb, iph)) {
+        skb.set_seen();
+    }
+    Verdict::Accept(skb)
+}
+
 impl<const V6: bool, const OUT: bool> Hook<Netns> for Schedule<V6, OUT> {
     #[inline(always)]
     fn run<'a>(netns: &Netns, skb: Skb<'a>, net: &Net, g: &Held) -> Verdict<'a> {
         let facts = skb.facts();
-        if ignored::<V6, OUT>(facts) || !may_be_request::<OUT>(facts) {
+        if ignored::<V6, OUT>(facts) || !may_be_request::<OUT>(facts) || netns.stands_by() {
             return Verdict::Accept(skb);
         }
         let ctx = Ctx {
@@ -230,8 +243,8 @@ impl<const V6: bool, const OUT: bool> Hook<Netns> for Schedule<V6, OUT> {
         let Some(iph) = packet::parse::<V6>(&skb, 0) else {
             return Verdict::Accept(skb);
         };
-        if iph.proto == icmp_proto::<V6>() || !is_known(iph.proto) {
-            return Verdict::Accept(skb);
+        if !is_known(iph.proto) {
+            return other::<V6>(&ctx, skb, &iph);
         }
         input::schedule::<V6>(&ctx, skb, &iph, facts)
     }
@@ -283,6 +296,9 @@ impl<const V6: bool> Hook<Netns> for ForwardReply<V6> {
 impl<const V6: bool> Hook<Netns> for ForwardIcmp<V6> {
     #[inline(always)]
     fn run<'a>(netns: &Netns, mut skb: Skb<'a>, net: &Net, g: &Held) -> Verdict<'a> {
+        if netns.stands_by() {
+            return Verdict::Accept(skb);
+        }
         let Some(mut iph) = packet::parse::<V6>(&skb, 0) else {
             return Verdict::Accept(skb);
         };

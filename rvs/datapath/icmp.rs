@@ -11,12 +11,16 @@ use super::{
         icmp_proto,
         Ctx, //
     },
-    input,
+    input::{
+        self,
+        Embedded, //
+    },
     output,
     packet::{
         self,
         Iph, //
     },
+    track,
     xmit::{
         self,
         route, //
@@ -25,6 +29,9 @@ use super::{
 use crate::{
     conn::{
         Conn,
+        ConnTable,
+        Created,
+        Tuple,
         Way, //
     },
     os::{
@@ -50,11 +57,19 @@ use rvs_core::{
     proto::{
         has_ports,
         is_known,
-        wants_defrag, //
+        wants_defrag,
+        IPPROTO_UDP, //
     },
-    uapi::FwdMethod,
+    uapi::{
+        tun_type,
+        FwdMethod, //
+    },
     wire::{
-        icmp::Icmp,
+        gue,
+        icmp::{
+            self,
+            Icmp, //
+        },
         icmpv6::{
             self,
             Icmpv6, //
@@ -62,13 +77,16 @@ use rvs_core::{
     },
 };
 
+const IPPROTO_IPIP: u8 = 4;
+const IPPROTO_GRE: u8 = 47;
+
 /// Length of an ICMP or ICMPv6 header.
 const HEADER: usize = 8;
 
 /// What an ICMP message is to us.
 enum Kind {
     /// An error about a packet of this flow, seen backwards; with the embedded header.
-    Error(crate::conn::Tuple, Iph),
+    Error(Tuple, Iph),
     /// Nothing of ours: it goes on.
     Other,
     /// Broken: it is dropped.
@@ -107,6 +125,17 @@ fn classify<const V6: bool>(skb: &Skb<'_>, iph: &Iph) -> Kind {
     }
 }
 
+/// Whether an ICMP message is an error that might be about a connection.
+pub(super) fn is_error<const V6: bool>(skb: &Skb<'_>, iph: &Iph) -> bool {
+    skb.read::<HEADER>(iph.l4).is_none_or(|header| {
+        if V6 {
+            Icmpv6::new(&header).is_error()
+        } else {
+            Icmp::new(&header).is_related_error()
+        }
+    })
+}
+
 /// Deals with an ICMP message to or from this host. `may_be_request` is false for what was not sent to this host.
 #[cold]
 pub(super) fn established<'a, const V6: bool>(
@@ -115,21 +144,34 @@ pub(super) fn established<'a, const V6: bool>(
     iph: &Iph,
     may_be_request: bool,
 ) -> Verdict<'a> {
-    let (tuple, inner) = match classify::<V6>(&skb, iph) {
-        Kind::Error(tuple, inner) => (tuple, inner),
-        Kind::Other => return Verdict::Accept(skb),
+    let embedded = match classify::<V6>(&skb, iph) {
+        Kind::Error(tuple, inner) => Some((tuple, inner)),
+        Kind::Other => None,
         Kind::Broken => return Verdict::Drop(skb),
     };
     let Some(conns) = ctx.netns.conns() else {
         return Verdict::Accept(skb);
     };
     // Seen backwards, a packet that the real server got is a reply of the connection.
-    match conns.find(&tuple, ctx.g) {
-        Some((conn, Way::Reply)) => to_client::<V6>(ctx, skb, iph, &inner, conn),
-        Some((conn, Way::Request)) if may_be_request => {
-            to_server::<V6>(ctx, skb, iph, &inner, conn)
+    let found = embedded.as_ref().and_then(|(tuple, inner)| {
+        let found = conns.find(tuple, ctx.g);
+        Some((tuple, inner, found))
+    });
+    if let Some((_, inner, Some((conn, Way::Reply)))) = found {
+        return to_client::<V6>(ctx, skb, iph, inner, conn);
+    }
+    if !may_be_request {
+        return Verdict::Accept(skb);
+    }
+    if !V6 {
+        if let Some(tunnelled) = Tunnelled::read(ctx, &skb, iph) {
+            return about_tunnel(ctx, conns, skb, iph, &tunnelled);
         }
-        _ => Verdict::Accept(skb),
+    }
+    match found {
+        Some((_, inner, Some((conn, _)))) => to_server::<V6>(ctx, skb, iph, inner, conn),
+        Some((tuple, inner, None)) => unknown::<V6>(ctx, conns, skb, iph, inner, tuple),
+        None => Verdict::Accept(skb),
     }
 }
 
@@ -167,14 +209,185 @@ pub(super) fn forwarded_request<'a, const V6: bool>(
         Kind::Other => return Verdict::Accept(skb),
         Kind::Broken => return Verdict::Drop(skb),
     };
-    match ctx
-        .netns
-        .conns()
-        .and_then(|conns| conns.find_request(&tuple, ctx.g))
-    {
+    let Some(conns) = ctx.netns.conns() else {
+        return Verdict::Accept(skb);
+    };
+    match conns.find_request(&tuple, ctx.g) {
         Some(conn) => to_server::<V6>(ctx, skb, iph, &inner, conn),
-        None => Verdict::Accept(skb),
+        None => unknown::<V6>(ctx, conns, skb, iph, &inner, &tuple),
     }
+}
+
+/// Deals with an error about a packet of no connection, which `schedule_icmp` lets begin one.
+#[inline(never)]
+fn unknown<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    conns: &ConnTable,
+    skb: Skb<'a>,
+    iph: &Iph,
+    inner: &Iph,
+    tuple: &Tuple,
+) -> Verdict<'a> {
+    if !ctx.netns.sysctl.schedule_icmp() {
+        return Verdict::Accept(skb);
+    }
+    match input::schedule_embedded::<V6>(ctx, conns, &skb, inner.proto, tuple) {
+        Embedded::Begun(Created::New(conn) | Created::Exists(conn)) => {
+            to_server::<V6>(ctx, skb, iph, inner, conn)
+        }
+        Embedded::Begun(Created::Once(once)) => to_server::<V6>(ctx, skb, iph, inner, once.entry()),
+        Embedded::Accept => Verdict::Accept(skb),
+        Embedded::Drop => Verdict::Drop(skb),
+    }
+}
+
+/// An error about a packet that this host put a request into: the tunnel's IPv4 packet comes back in it, and the
+/// request in that.
+struct Tunnelled {
+    /// The request's header.
+    inner: Iph,
+    /// The request's flow.
+    tuple: Tuple,
+    /// The length of the tunnel's IP header.
+    outer: usize,
+    /// The length of what follows it before the request.
+    carrier: usize,
+}
+
+impl Tunnelled {
+    /// Reads an error about one of our own tunnels, which is for this host.
+    #[inline(never)]
+    fn read(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph) -> Option<Self> {
+        if !skb.is_for_here_v4() {
+            return None;
+        }
+        let header: [u8; HEADER] = skb.read(iph.l4)?;
+        if !Icmp::new(&header).is_related_error() {
+            return None;
+        }
+        let tunnel = packet::parse_v4(skb, iph.l4.wrapping_add(HEADER))?;
+        if tunnel.later_fragment {
+            return None;
+        }
+        let carrier = Self::carrier(ctx, skb, &tunnel)?;
+        let mut inner = packet::parse_v4(skb, tunnel.l4.wrapping_add(carrier))?;
+        inner.embedded = true;
+        if !is_known(inner.proto) || (inner.later_fragment && wants_defrag(inner.proto)) {
+            return None;
+        }
+        Some(Self {
+            tuple: inner.tuple::<false>(skb)?,
+            inner,
+            outer: tunnel.l4.wrapping_sub(tunnel.at),
+            carrier,
+        })
+    }
+
+    /// How many bytes there are between the tunnel's IP header and the request, if a destination has such a tunnel. Requests
+    /// are IPv4, as in C. C: `ipvs_udp_decap()`, `ipvs_gre_decap()`.
+    fn carrier(ctx: &Ctx<'_>, skb: &Skb<'_>, tunnel: &Iph) -> Option<usize> {
+        let is_tunnel = |port: Be16, kind: u8| {
+            let services = &ctx.netns.services;
+            services.is_tunnel(Family::V4, &tunnel.dst, port, kind, ctx.g)
+        };
+        match tunnel.proto {
+            IPPROTO_IPIP => is_tunnel(0, tun_type::IPIP).then_some(0),
+            IPPROTO_UDP => {
+                let udp: [u8; 8] = skb.read(tunnel.l4)?;
+                if !is_tunnel(u16::from_ne_bytes([udp[2], udp[3]]), tun_type::GUE) {
+                    return None;
+                }
+                let gue: [u8; gue::HEADER] = skb.read(tunnel.l4.wrapping_add(udp.len()))?;
+                let options = gue::options_len(&gue, IPPROTO_IPIP)?;
+                Some(udp.len().wrapping_add(gue.len()).wrapping_add(options))
+            }
+            IPPROTO_GRE => {
+                let gre: [u8; 4] = skb.read(tunnel.l4)?;
+                if !is_tunnel(0, tun_type::GRE) {
+                    return None;
+                }
+                // Version 0, with a checksum or without, around IPv4.
+                match gre {
+                    [0, 0, 0x08, 0] => Some(4),
+                    [0x80, 0, 0x08, 0] => Some(8),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An error about a tunnel, for the client: what is wrong on the way to the real server is told as if it were about the
+/// request itself. The end of C `ip_vs_in_icmp()`.
+#[inline(never)]
+fn about_tunnel<'a>(
+    ctx: &Ctx<'_>,
+    conns: &ConnTable,
+    mut skb: Skb<'a>,
+    iph: &Iph,
+    about: &Tunnelled,
+) -> Verdict<'a> {
+    let Some(conn) = conns.find_request(&about.tuple, ctx.g) else {
+        return Verdict::Accept(skb);
+    };
+    let proto = icmp_proto::<false>();
+    if !skb.csum_ok(iph.l4 as u32, proto, Family::V4.af()) {
+        return Verdict::Drop(skb);
+    }
+    if relay(ctx, &mut skb, iph, about, conn) {
+        // The answer may be shorter, but this is what C counts.
+        output::account(ctx, &skb, conn);
+    }
+    skb.consume();
+    Verdict::Stolen
+}
+
+/// Sends the error on; `false` if there is nothing to tell.
+fn relay(
+    ctx: &Ctx<'_>,
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    about: &Tunnelled,
+    conn: Ref<'_, Conn>,
+) -> bool {
+    let Some([kind, code, _, _, i0, i1, i2, i3]) = skb.read::<HEADER>(iph.l4) else {
+        return false;
+    };
+    let mut info = u32::from_be_bytes([i0, i1, i2, i3]);
+    let mut strip = about.inner.at;
+    if kind == icmp::DEST_UNREACH && code == icmp::FRAG_NEEDED {
+        let before = iph.l4.wrapping_add(HEADER);
+        if !skb.strip_v4(before, about.outer) {
+            return false;
+        }
+        strip = strip.wrapping_sub(before);
+        let mut mtu = u32::from(u16::from_be_bytes([i2, i3]));
+        skb.note_path_mtu_v4(ctx.net, mtu);
+        if !about.inner.df {
+            // Whoever lets packets be fragmented does not want to know.
+            return false;
+        }
+        // What the path's MTU has become now.
+        if let Some(path) = conn.get().dest().and_then(|dest| dest.route.mtu(ctx.g)) {
+            mtu = path;
+        }
+        let overhead = about.outer.wrapping_add(about.carrier) as u32;
+        info = match mtu.checked_sub(overhead) {
+            Some(room) if room > route::V4_MIN_MTU => room,
+            _ => mtu,
+        };
+    }
+    let header = about.inner.l4.wrapping_sub(about.inner.at);
+    if !skb.strip_v4(strip, header) {
+        return false;
+    }
+    // The header may have been read from elsewhere than it lies now: C checks again, too.
+    match packet::parse_v4(skb, 0) {
+        Some(now) if now.l4 == header => skb.icmp_error(kind, code, info),
+        _ => return false,
+    }
+    true
 }
 
 /// An error about a request, for the client: the virtual service appears as its source and inside. C:
@@ -191,7 +404,7 @@ fn to_client<'a, const V6: bool>(
         // Nothing was rewritten on the way there.
         output::account(ctx, &skb, conn);
         skb.set_seen();
-        skb.untrack();
+        track::unchanged(&mut skb, conn);
         return Verdict::Accept(skb);
     }
     if !skb.csum_ok(iph.l4 as u32, icmp_proto::<V6>(), family.af())
@@ -210,7 +423,7 @@ fn to_client<'a, const V6: bool>(
     }
     output::account(ctx, &skb, conn);
     skb.set_seen();
-    skb.untrack();
+    track::reply(&mut skb, conn);
     Verdict::Accept(skb)
 }
 

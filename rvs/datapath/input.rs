@@ -80,22 +80,35 @@ pub(super) fn packet<'a, const V6: bool>(
     facts: Facts,
 ) -> Verdict<'a> {
     if iph.proto != IPPROTO_UDP && begins_anew(ctx, &skb, iph, conn) {
-        if !conn.has_children() {
-            conns.end(conn, ctx.g);
-        }
-        // The next hook schedules it.
-        return Verdict::Accept(skb);
+        return give_up(ctx, conns, skb, conn);
     }
     if let Some(dest) = conn.get().dest() {
         if !dest.available() {
             if !ctx.netns.sysctl.expire_nodest_conn() {
                 return Verdict::Drop(skb);
             }
-            conns.end(conn, ctx.g);
-            return Verdict::Accept(skb);
+            return give_up(ctx, conns, skb, conn);
         }
     }
     forward::<V6>(ctx, conns, skb, iph, conn, facts)
+}
+
+/// Ends the connection that a packet matches, so that the next hook schedules it; but a packet of an entry that netfilter
+/// can't direct elsewhere any more has to come again when that is gone.
+#[cold]
+#[inline(never)]
+fn give_up<'a>(ctx: &Ctx<'_>, conns: &ConnTable, skb: Skb<'a>, conn: Ref<'_, Conn>) -> Verdict<'a> {
+    let old_track = skb.is_of_old_track();
+    if !old_track {
+        conn.forget_track();
+    }
+    if !conn.has_children() {
+        conns.end(conn, ctx.g);
+    }
+    if old_track {
+        return Verdict::Drop(skb);
+    }
+    Verdict::Accept(skb)
 }
 
 /// Whether a packet begins a new connection in place of the one it matches: a SYN on one that is over
@@ -108,12 +121,12 @@ fn begins_anew(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>) -> 
     // C reads the whole header; without one this is no new connection.
     if iph.proto == IPPROTO_TCP {
         return match skb.read::<20>(iph.l4) {
-            Some(th) if th[13] & tcp::Flags::SYN != 0 => reschedules(ctx, conn),
+            Some(th) if th[13] & tcp::Flags::SYN != 0 => reschedules(ctx, skb, conn),
             _ => false,
         };
     }
     iph.proto == IPPROTO_SCTP && first_chunk(skb, iph) == Some(sctp::ChunkType::INIT) && {
-        reschedules(ctx, conn)
+        reschedules(ctx, skb, conn)
     }
 }
 
@@ -125,7 +138,7 @@ pub(super) fn first_chunk(skb: &Skb<'_>, iph: &Iph) -> Option<u8> {
 }
 
 #[cold]
-fn reschedules(ctx: &Ctx<'_>, conn: Ref<'_, Conn>) -> bool {
+fn reschedules(ctx: &Ctx<'_>, skb: &Skb<'_>, conn: Ref<'_, Conn>) -> bool {
     if ctx.netns.sysctl.expire_nodest_conn()
         && conn.get().dest().is_some_and(|dest| dest.weight() == 0)
     {
@@ -136,10 +149,18 @@ fn reschedules(ctx: &Ctx<'_>, conn: Ref<'_, Conn>) -> bool {
         return false;
     }
     let mode = ctx.netns.sysctl.conn_reuse_mode();
-    if conn.proto() == IPPROTO_SCTP {
-        return mode != 0 && sctp::expects_new_conn(conn.state());
+    // What belongs to another connection or a template stays where that is.
+    if mode == 0 || conn.has_control() {
+        return false;
     }
-    mode != 0 && tcp::expects_new_conn(conn.state(), mode, conn.flags() & conn_flag::NOOUTPUT != 0)
+    let is_over = if conn.proto() == IPPROTO_SCTP {
+        sctp::expects_new_conn(conn.state())
+    } else {
+        let no_output = conn.flags() & conn_flag::NOOUTPUT != 0;
+        tcp::expects_new_conn(conn.state(), mode, no_output)
+    };
+    // One that others need is not given up while netfilter's entry leads to its server.
+    is_over && !(conn.has_children() && skb.is_of_old_track())
 }
 
 /// Counts a packet, moves the connection's state and sends the packet to the real server.
@@ -218,15 +239,7 @@ pub(super) fn schedule<'a, const V6: bool>(
     let Some(tuple) = iph.tuple::<V6>(&skb).filter(|_| ok) else {
         return Verdict::Drop(skb);
     };
-    let family = if V6 { Family::V6 } else { Family::V4 };
-    let wanted = service::Id {
-        family,
-        fwmark: skb.mark(),
-        protocol: iph.proto.into(),
-        addr: iph.dst,
-        port: tuple.dport,
-    };
-    let Some(service) = ctx.netns.services.lookup(ctx.net, wanted, ctx.g) else {
+    let Some(service) = lookup::<V6>(ctx, &skb, &tuple) else {
         return Verdict::Accept(skb);
     };
     let Some(conns) = ctx.netns.conns() else {
@@ -243,6 +256,62 @@ pub(super) fn schedule<'a, const V6: bool>(
         Err(Left::Ignore) => Verdict::Accept(skb),
         Err(Left::NoDest) => leave::<V6>(ctx, conns, skb, iph, service, &tuple, facts),
         Err(Left::Drop) => Verdict::Drop(skb),
+    }
+}
+
+/// The service of a flow.
+#[inline(always)]
+fn lookup<'g, const V6: bool>(
+    ctx: &Ctx<'g>,
+    skb: &Skb<'_>,
+    tuple: &Tuple,
+) -> Option<&'g Arc<Service>> {
+    let wanted = service::Id {
+        family: if V6 { Family::V6 } else { Family::V4 },
+        fwmark: skb.mark(),
+        protocol: tuple.proto.into(),
+        addr: tuple.dst,
+        port: tuple.dport,
+    };
+    ctx.netns.services.lookup(ctx.net, wanted, ctx.g)
+}
+
+/// What becomes of an ICMP error about a packet of no connection.
+pub(super) enum Embedded<'g> {
+    /// This is its connection now.
+    Begun(Created<'g>),
+    /// It goes on.
+    Accept,
+    /// It is lost.
+    Drop,
+}
+
+/// Makes the connection of a packet that an ICMP error embeds, seen backwards: sysctl `schedule_icmp`.
+#[cold]
+#[inline(never)]
+pub(super) fn schedule_embedded<'g, const V6: bool>(
+    ctx: &Ctx<'g>,
+    conns: &'g ConnTable,
+    skb: &Skb<'_>,
+    proto: u8,
+    tuple: &Tuple,
+) -> Embedded<'g> {
+    // AH and ESP follow others only.
+    if !has_ports(proto) {
+        return Embedded::Accept;
+    }
+    let Some(service) = lookup::<V6>(ctx, skb, tuple) else {
+        return Embedded::Accept;
+    };
+    if ctx.netns.defense.drops_packet() {
+        return Embedded::Drop;
+    }
+    match begin(ctx, conns, service, skb, tuple, skb.facts()) {
+        Ok(created) => Embedded::Begun(created),
+        Err(Left::Ignore) => Embedded::Accept,
+        // As `leave()` has it: nobody is told of an error about an error.
+        Err(Left::NoDest) if service.id().port == FTP && tuple.dport != FTP => Embedded::Accept,
+        Err(Left::NoDest | Left::Drop) => Embedded::Drop,
     }
 }
 
@@ -324,7 +393,7 @@ fn connect<'g>(
             dport,
             dest: Some(dest),
             fwmark: skb.mark(),
-            flags: if once { conn_flag::ONE_PACKET } else { 0 },
+            flags: ctx.netns.sysctl.conn_flags() | if once { conn_flag::ONE_PACKET } else { 0 },
             control,
             timeout: None,
         },
@@ -466,7 +535,9 @@ fn bypass<'a, const V6: bool>(
         dport: 0,
         dest: None,
         fwmark: skb.mark(),
-        flags: FwdMethod::Bypass.flags() | if once { conn_flag::ONE_PACKET } else { 0 },
+        flags: FwdMethod::Bypass.flags()
+            | ctx.netns.sysctl.conn_flags()
+            | if once { conn_flag::ONE_PACKET } else { 0 },
         control: None,
         timeout: None,
     };

@@ -12,6 +12,7 @@
 //! - [`output`]: to the client
 //! - [`icmp`]: ICMP errors about either
 //! - [`state`]: the protocols' states
+//! - [`track`]: netfilter's connection tracking
 //! - [`xmit`]: on to the real server, one file for each forwarding method
 
 mod hooks;
@@ -20,6 +21,7 @@ mod input;
 mod output;
 mod packet;
 mod state;
+mod track;
 mod xmit;
 
 pub(crate) use hooks::Hooks;

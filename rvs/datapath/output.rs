@@ -7,7 +7,11 @@ use super::{
     input,
     packet::Iph,
     state,
-    xmit::rewrite, //
+    track,
+    xmit::{
+        self,
+        rewrite, //
+    }, //
 };
 use crate::{
     conn::{
@@ -65,11 +69,13 @@ pub(super) fn reply<'a, const V6: bool>(
             skb.free();
             return Verdict::Stolen;
         }
+    } else if conn.method() == FwdMethod::Tunnel as u32 {
+        xmit::tunnel_reply::<V6>(ctx, &mut skb, iph, conn);
     }
     account(ctx, &skb, conn);
     state::advance(ctx.netns, conns, &skb, iph, conn, true);
     skb.set_seen();
-    skb.untrack();
+    track::reply(&mut skb, conn);
     Verdict::Accept(skb)
 }
 

@@ -6,6 +6,7 @@
 //! `kernel` keeps meaning the `kernel` crate.
 
 pub(crate) mod atomic;
+pub(crate) mod conntrack;
 pub(crate) mod cpu;
 pub(crate) mod genl;
 pub(crate) mod lock;

@@ -112,6 +112,12 @@ impl Handle {
         // INVARIANT: By the requirement.
         Self(raw)
     }
+
+    /// Another handle, for a part of what this one belongs to.
+    pub(crate) fn again(&self) -> Self {
+        // INVARIANT: It goes with the rest of the namespace's data, as `self` does.
+        Self(self.0)
+    }
 }
 
 impl core::ops::Deref for Handle {

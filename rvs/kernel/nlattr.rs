@@ -119,6 +119,28 @@ impl<'a> Attr<'a> {
         u32::from_ne_bytes(self.padded())
     }
 
+    /// The last attribute with this number inside a nest that the kernel's parser has gone through: one that its policy does
+    /// not know.
+    pub(crate) fn find_inside(&self, number: u16) -> Option<&'a [u8]> {
+        const HEADER: usize = size_of::<bindings::nlattr>();
+        let (mut rest, mut found) = (self.bytes(), None);
+        while let Some(&[l0, l1, t0, t1]) = rest.first_chunk::<HEADER>() {
+            let len = usize::from(u16::from_ne_bytes([l0, l1]));
+            let Some(value) = rest.get(HEADER..len) else {
+                break;
+            };
+            if u16::from_ne_bytes([t0, t1]) & bindings::NLA_TYPE_MASK as u16 == number {
+                found = Some(value);
+            }
+            // Attributes begin at multiples of four.
+            match rest.get(len.wrapping_add(3) & !3..) {
+                Some(next) => rest = next,
+                None => break,
+            }
+        }
+        found
+    }
+
     /// The bytes before the first zero.
     pub(crate) fn string(&self) -> &'a [u8] {
         let bytes = self.bytes();

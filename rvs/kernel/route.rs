@@ -210,6 +210,12 @@ impl<'g> Found<'g> {
         self.parts().0.source
     }
 
+    /// The path's MTU in bytes.
+    pub(crate) fn mtu(&self) -> u32 {
+        // SAFETY: By the type invariant of `Route`.
+        unsafe { bindings::rvs_helper_dst_mtu(self.parts().0.dst.as_ptr()) }
+    }
+
     /// A route that nobody remembers, and what it means for `skb`.
     #[cold]
     pub(crate) fn once(
@@ -233,6 +239,13 @@ impl RouteCache {
     /// Forgets the route.
     pub(crate) fn reset(&self) {
         self.0.clear();
+    }
+
+    /// The MTU of the remembered route, if there is one.
+    pub(crate) fn mtu(&self, g: &Held) -> Option<u32> {
+        let route = self.0.load(g)?;
+        // SAFETY: By the type invariant of `Route`, which is not freed before the RCU section ends.
+        Some(unsafe { bindings::rvs_helper_dst_mtu(route.dst.as_ptr()) })
     }
 
     /// The route to a destination and what it means for `skb`: the remembered one while it is good, else a new one, which is

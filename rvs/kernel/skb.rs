@@ -184,13 +184,6 @@ impl<'a> Skb<'a> {
         unsafe { bindings::rvs_helper_skb_set_seen(self.raw.as_ptr()) };
     }
 
-    /// Takes a connection tracking entry off: `ip_vs_notrack()`.
-    #[inline(always)]
-    pub(crate) fn untrack(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::rvs_helper_skb_untrack(self.raw.as_ptr()) };
-    }
-
     /// Takes an early-demuxed socket off a received packet: `ip_vs_drop_early_demux_sk()`.
     #[inline(always)]
     pub(crate) fn orphan(&mut self) {
@@ -272,6 +265,34 @@ impl<'a> Skb<'a> {
         unsafe { bindings::rvs_helper_skb_dev_loopback(self.raw.as_ptr(), net.as_ptr()) };
         // SAFETY: By the type invariant.
         unsafe { bindings::rvs_helper_icmpv6_send(self.raw.as_ptr(), kind, code, info) };
+    }
+
+    /// Whether the route of an IPv4 packet leads to this host. The packet must have one, as at all hooks.
+    pub(crate) fn is_for_here_v4(&self) -> bool {
+        // SAFETY: By the type invariant; the packet has a route.
+        unsafe { bindings::rvs_helper_route_is_local4(self.raw.as_ptr()) }
+    }
+
+    /// Takes `len` bytes off the front, after which the packet begins with an IPv4 header of `header` bytes. `false` if it
+    /// is shorter than that, or there is no memory; the packet is then good for nothing but [`Skb::consume()`].
+    pub(crate) fn strip_v4(&mut self, len: usize, header: usize) -> bool {
+        let (Ok(len), Ok(header)) = (u32::try_from(len), u32::try_from(header)) else {
+            return false;
+        };
+        // SAFETY: By the type invariant; the function checks lengths.
+        unsafe { bindings::rvs_helper_skb_strip4(self.raw.as_ptr(), len, header) }
+    }
+
+    /// Notes that packets like this IPv4 one may be no longer than `mtu` bytes: `ipv4_update_pmtu()`.
+    pub(crate) fn note_path_mtu_v4(&mut self, net: &Net, mtu: u32) {
+        // SAFETY: By the type invariant; the namespace is alive.
+        unsafe { bindings::rvs_helper_path_mtu4(self.raw.as_ptr(), net.as_ptr(), mtu) };
+    }
+
+    /// Frees the packet, which has served its purpose.
+    pub(crate) fn consume(self) {
+        // SAFETY: By the type invariant; `self` is given up.
+        unsafe { bindings::rvs_helper_skb_consume(self.raw.as_ptr()) };
     }
 
     /// Tells the sender that the packet's time is up, and counts it.

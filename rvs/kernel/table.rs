@@ -26,11 +26,16 @@
 
 use super::{
     atomic::{
+        Bool,
         Usize, //
         I64,
         U32,
     },
     lock::SpinBh,
+    net::{
+        Handle,
+        Net, //
+    },
     rcu::{
         Held,
         RcuBox, //
@@ -84,6 +89,10 @@ pub(crate) trait Entry: Send + Sync + Sized + 'static {
 
     /// Tells the entry that it left the table; readers may still see it. Runs once, in any context, without locks.
     fn removed(&self) {}
+
+    /// Tells an entry that could be found, just before [`Entry::removed()`], in which namespace that was, if the table is
+    /// one that says so ([`Table::of()`]). In any context, without locks.
+    fn left(&self, _net: &Net) {}
 }
 
 /// The last words of a node: on the wheel while the entry lives, RCU's head afterwards.
@@ -397,6 +406,10 @@ pub(crate) struct Table<T: Entry> {
     stripes: KVec<SpinBh<()>>,
     count: I64,
     wheel: Option<Wheel<T>>,
+    /// The namespace that entries are told of when they leave.
+    net: Option<Handle>,
+    /// The namespace goes: they are not told any more.
+    closed: Bool,
     _owns: PhantomData<T>,
 }
 
@@ -429,8 +442,21 @@ impl<T: Entry> Table<T> {
             stripes,
             count: I64::new(0),
             wheel,
+            net: None,
+            closed: Bool::new(false),
             _owns: PhantomData,
         })
+    }
+
+    /// The same table, whose entries hear of the namespace when they leave: [`Entry::left()`].
+    pub(crate) fn of(mut self, net: Handle) -> Self {
+        self.net = Some(net);
+        self
+    }
+
+    /// From here on entries leave without [`Entry::left()`]: the namespace is being taken down.
+    pub(crate) fn close(&self) {
+        self.closed.store(true);
     }
 
     /// The key that hashes of this table are made with.
@@ -563,7 +589,8 @@ impl<T: Entry> Table<T> {
         if let Some((other, _)) = other {
             drop(lock);
             if entry.claim() {
-                self.bury(entry, g);
+                self.unlist(entry, g);
+                self.release(entry);
             }
             return Inserted::Exists(other);
         }
@@ -611,8 +638,17 @@ impl<T: Entry> Table<T> {
         true
     }
 
-    /// Takes a claimed entry out of everything and frees it after a grace period.
+    /// Takes a claimed entry that could be found out of everything and frees it after a grace period.
     pub(super) fn bury(&self, entry: &Node<T>, g: &Held) {
+        self.unlist(entry, g);
+        if let (Some(net), false) = (&self.net, self.closed.load()) {
+            entry.value.left(net);
+        }
+        self.release(entry);
+    }
+
+    /// Takes a claimed entry off the wheel and out of its chains.
+    fn unlist(&self, entry: &Node<T>, g: &Held) {
         if let Some(wheel) = &self.wheel {
             wheel.disarm(entry);
         }
@@ -620,6 +656,10 @@ impl<T: Entry> Table<T> {
             self.unlink(entry, node, g);
         }
         self.count.sub(1);
+    }
+
+    /// Frees an entry that is in nothing any more, after a grace period.
+    fn release(&self, entry: &Node<T>) {
         entry.value.removed();
         // SAFETY: The claim was won once, so this runs once for the entry; it is out of all chains and off the wheel, so
         // the tail is RCU's now. The module waits for callbacks (`rcu_barrier()`) before its text goes.

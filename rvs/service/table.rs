@@ -9,7 +9,10 @@ use super::{
     Service, //
 };
 use crate::{
-    dest::Dest,
+    dest::{
+        self,
+        Dest, //
+    },
     os::{
         atomic::{
             I32,
@@ -48,6 +51,8 @@ use rvs_core::{
         Limits, //
     },
     uapi::{
+        tun_type,
+        FwdMethod,
         FTP_DATA_PORT,
         FTP_PORT, //
     }, //
@@ -117,39 +122,77 @@ impl Counts {
 /// A service in the table.
 pub(crate) struct Entry(pub(super) Arc<Service>);
 
+/// What a real server is recognised by its packets as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The origin of replies behind NAT, to services of this protocol; of any if it is for a mark.
+    Nat(Option<u16>),
+    /// The end of a tunnel of this type.
+    Tunnel(u8),
+}
+
 /// What packets of a real server are recognised by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct ServerId {
     family: Family,
-    /// The service's protocol; `None` for a mark, whose services have all.
-    protocol: Option<u16>,
+    role: Role,
     addr: Addr,
     port: Be16,
 }
 
 impl ServerId {
-    fn of(dest: &Dest) -> Self {
+    /// That of a destination with this method and tunnel (type and port); `None` if packets from it say nothing. C:
+    /// `ip_vs_rs_hash()`.
+    fn new(dest: &Dest, method: Option<FwdMethod>, tunnel: (u8, Be16)) -> Option<Self> {
         let service = dest.service().id();
-        Self {
+        let (role, port) = match (method?, tunnel) {
+            (FwdMethod::Masq, _) => {
+                let protocol = (service.fwmark == 0).then_some(service.protocol);
+                (Role::Nat(protocol), dest.port())
+            }
+            (FwdMethod::Tunnel, (kind @ tun_type::GUE, port)) => (Role::Tunnel(kind), port),
+            (FwdMethod::Tunnel, (kind @ (tun_type::IPIP | tun_type::GRE), 0)) => {
+                (Role::Tunnel(kind), 0)
+            }
+            _ => return None,
+        };
+        Some(Self {
             family: dest.family(),
-            protocol: (service.fwmark == 0).then_some(service.protocol),
+            role,
             addr: *dest.addr(),
-            port: dest.port(),
-        }
+            port,
+        })
+    }
+
+    /// That of a destination as it is.
+    fn of(dest: &Dest) -> Option<Self> {
+        let (kind, port, _) = dest.tunnel();
+        let method = FwdMethod::from_flags(dest.conn_flags());
+        Self::new(dest, method, (kind, port))
+    }
+
+    /// That of a destination as it will be.
+    fn of_settings(dest: &Dest, settings: &dest::Settings) -> Option<Self> {
+        let method = FwdMethod::from_flags(settings.method);
+        Self::new(dest, method, (settings.tun_type, settings.tun_port))
     }
 
     fn hash(&self, key: &table::Key) -> u32 {
-        let protocol = self.protocol.map_or(1 << 16, u64::from);
+        let role = match self.role {
+            Role::Nat(Some(protocol)) => u64::from(protocol),
+            Role::Nat(None) => 1 << 16,
+            Role::Tunnel(kind) => (1 << 17) | u64::from(kind),
+        };
         let family = u64::from(self.family.af());
         hash(
             key,
             &self.addr,
-            (family << 40) | (protocol << 16) | u64::from(self.port),
+            (family << 40) | (role << 16) | u64::from(self.port),
         )
     }
 }
 
-/// A real server behind NAT. There is one for all destinations that look the same from outside.
+/// A real server behind NAT, or at the end of a tunnel. There is one for all destinations that look the same from outside.
 pub(crate) struct Server {
     id: ServerId,
     /// How many destinations it stands for.
@@ -296,15 +339,39 @@ impl Services {
     ) -> bool {
         let mut id = ServerId {
             family,
-            protocol: Some(protocol.into()),
+            role: Role::Nat(Some(protocol.into())),
             addr: *addr,
             port,
         };
         if self.server(&id, g).is_some() {
             return true;
         }
-        id.protocol = None;
+        id.role = Role::Nat(None);
         self.server(&id, g).is_some()
+    }
+
+    /// Whether packets are put into others for this address (and port, which only GUE has), in tunnels of type `kind`: C
+    /// `ip_vs_find_tunnel()`.
+    pub(crate) fn is_tunnel(
+        &self,
+        family: Family,
+        addr: &Addr,
+        port: Be16,
+        kind: u8,
+        g: &Held,
+    ) -> bool {
+        let id = ServerId {
+            family,
+            role: Role::Tunnel(kind),
+            addr: *addr,
+            port,
+        };
+        self.server(&id, g).is_some()
+    }
+
+    /// Whether a destination would be another real server with these settings.
+    pub(crate) fn moves_server(&self, dest: &Dest, settings: &dest::Settings) -> bool {
+        ServerId::of(dest) != ServerId::of_settings(dest, settings)
     }
 
     fn server<'g>(&'g self, id: &ServerId, g: &'g Held) -> Option<Ref<'g, Server>> {
@@ -343,8 +410,14 @@ impl Services {
     }
 
     /// Gets ready to add a real server.
-    pub(crate) fn prepare_server(&self, dest: &Dest) -> Result<NewServer> {
-        let id = ServerId::of(dest);
+    pub(crate) fn prepare_server(
+        &self,
+        dest: &Dest,
+        settings: &dest::Settings,
+    ) -> Result<NewServer> {
+        let Some(id) = ServerId::of_settings(dest, settings) else {
+            return Ok(NewServer(None));
+        };
         if rcu::read(|g| self.server(&id, g).is_some()) {
             return Ok(NewServer(None));
         }
@@ -354,7 +427,9 @@ impl Services {
 
     /// Adds a real server that was prepared since the configuration was locked: `ip_vs_rs_hash()`.
     pub(crate) fn add_server(&self, new: NewServer, dest: &Dest) {
-        let id = ServerId::of(dest);
+        let Some(id) = ServerId::of(dest) else {
+            return;
+        };
         rcu::read(|g| {
             if let Some(new) = new.0 {
                 self.servers.add(new, 0, g);
@@ -367,7 +442,9 @@ impl Services {
 
     /// Removes a real server that was added: `ip_vs_rs_unhash()`.
     pub(crate) fn remove_server(&self, dest: &Dest) {
-        let id = ServerId::of(dest);
+        let Some(id) = ServerId::of(dest) else {
+            return;
+        };
         rcu::read(|g| {
             if let Some(server) = self.server(&id, g) {
                 if server.dests.fetch_sub(1) == 1 {

@@ -4,7 +4,9 @@
 
 use crate::scenario::Scenario;
 
+mod backup_only;
 mod boot;
+mod boundary;
 mod cache_bypass;
 mod checksums;
 mod clients;
@@ -14,7 +16,10 @@ mod clients_node_exporter;
 mod clients_pyroute2;
 mod conn_max;
 mod conn_reuse;
+mod conntrack;
 mod defense;
+mod defrag_v6;
+mod detours;
 mod direct;
 mod failslab;
 mod flush_traffic;
@@ -22,9 +27,12 @@ mod forward_icmp;
 mod fragments;
 mod hooks;
 mod icmp_errors;
+mod icmp_tunnels;
+mod ignore_tunneled;
 mod local_client;
 mod local_server;
 mod lookup;
+mod lookup_order;
 mod module_conflict;
 mod mtu;
 mod nat;
@@ -44,6 +52,7 @@ mod offloads;
 mod one_packet;
 mod packet_types;
 mod persistence;
+mod pmtu;
 mod port_unreachable;
 mod proc_files;
 mod proc_flags;
@@ -67,8 +76,10 @@ mod sched_sh;
 mod sched_twos;
 mod sched_wlc;
 mod sched_wrr;
+mod schedule_icmp;
 mod sctp;
 mod selftest_ipvs;
+mod seen_once;
 mod snat_reroute;
 mod sockopt_get;
 mod sockopt_ipvsadm;
@@ -122,8 +133,18 @@ pub static ALL: &[&Scenario] = &[
     &checksums::SCENARIO,
     &ttl::SCENARIO,
     &mtu::SCENARIO,
+    &pmtu::SCENARIO,
     &routes::SCENARIO,
     &icmp_errors::SCENARIO,
+    &icmp_tunnels::SCENARIO,
+    &schedule_icmp::SCENARIO,
+    &ignore_tunneled::SCENARIO,
+    &backup_only::SCENARIO,
+    &seen_once::SCENARIO,
+    &lookup_order::SCENARIO,
+    &boundary::SCENARIO,
+    &defrag_v6::SCENARIO,
+    &detours::SCENARIO,
     &forward_icmp::SCENARIO,
     &replies::SCENARIO,
     &snat_reroute::SCENARIO,
@@ -131,6 +152,7 @@ pub static ALL: &[&Scenario] = &[
     &local_server::SCENARIO,
     &port_unreachable::SCENARIO,
     &conn_reuse::SCENARIO,
+    &conntrack::SCENARIO,
     &fragments::SCENARIO,
     &nodest::SCENARIO,
     &lookup::SCENARIO,

@@ -78,7 +78,7 @@ fn run(cx: &Cx) -> Result<()> {
     lengths(&mut m);
     services(&mut m, &ipvs)?;
     marks(&mut m, &ipvs)?;
-    destinations(&mut m, &ipvs, cx.peer)?;
+    destinations(&mut m, &ipvs)?;
     timeouts(&mut m, &ipvs)?;
     daemons(&mut m, cx.peer);
     println!("{} cases", m.cases);
@@ -272,7 +272,7 @@ fn marks(m: &mut Matrix, ipvs: &Ipvs) -> Result<()> {
     Ok(())
 }
 
-fn destinations(m: &mut Matrix, ipvs: &Ipvs, peer: Peer) -> Result<()> {
+fn destinations(m: &mut Matrix, ipvs: &Ipvs) -> Result<()> {
     let (vip, real) = (at(Family::V4.vip(), 80), at(Family::V4.raw_rs(1), 8080));
     let service = Service::new(TCP, v4(vip)?, "rr");
     m.case("ADD", set::ADD, &service.bytes(), OK);
@@ -355,15 +355,8 @@ fn destinations(m: &mut Matrix, ipvs: &Ipvs, peer: Peer) -> Result<()> {
         (7, 0x187),
     ] {
         let what = format!("EDITDEST with flags {given:#x}");
-        // What rvs does not have: IP_VS_CONN_F_NFCT.
-        if peer == Peer::C || given != 0x1_0000 {
-            m.case(&what, set::EDITDEST, &flags(given), OK);
-            ensure!(raw(m)? == shown, "{given:#x}: flags {:#x}", raw(m)?);
-        } else {
-            let before = raw(m)?;
-            m.case(&what, set::EDITDEST, &flags(given), EOPNOTSUPP);
-            ensure!(raw(m)? == before, "refused, but {:#x}", raw(m)?);
-        }
+        m.case(&what, set::EDITDEST, &flags(given), OK);
+        ensure!(raw(m)? == shown, "{given:#x}: flags {:#x}", raw(m)?);
     }
     m.case("EDITDEST", set::EDITDEST, &flags(0), OK);
     // The tunnel that netlink gave it is forgotten.

@@ -48,8 +48,30 @@ pub(super) fn service(msg: &Writer<'_>, service: &Service) -> Result {
         msg.bytes(svc_attr::FLAGS, &flags.to_ne_bytes())?;
         msg.u32(svc_attr::TIMEOUT, service.timeout_secs())?;
         msg.u32(svc_attr::NETMASK, service.netmask())?;
-        statistics(msg, svc_attr::STATS, svc_attr::STATS64, &snapshot)
+        statistics(msg, svc_attr::STATS, svc_attr::STATS64, &snapshot)?;
+        tunnel_extras(msg, service)
     })
+}
+
+/// Adds what the tunnels of a service have beyond C, if anything.
+#[inline(never)]
+fn tunnel_extras(msg: &Writer<'_>, service: &Service) -> Result {
+    let Some(extras) = rcu::read(|g| service.tunnel_extras(g).copied()) else {
+        return Ok(());
+    };
+    for (number, sources) in [
+        (svc_attr::TUN_SOURCES_V4, extras.v4),
+        (svc_attr::TUN_SOURCES_V6, extras.v6),
+    ] {
+        if let Some(sources) = sources {
+            let (bytes, size) = sources.attribute();
+            msg.bytes(number, bytes.get(..size).unwrap_or(&bytes))?;
+        }
+    }
+    if extras.clamp {
+        msg.u8(svc_attr::TUN_MSS, 1)?;
+    }
+    Ok(())
 }
 
 /// Two words, one after the other in memory.

@@ -32,7 +32,10 @@ use crate::{
         rcu, //
     },
     refusal::Refusal,
-    service::Service, //
+    service::{
+        extras::TunnelExtras,
+        Service, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -181,9 +184,13 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
         match (request.number(), found) {
             (cmd::NEW_SERVICE, None) => {
                 let settings = parser.service_settings(&args, 0)?;
+                let extras = parser.tunnel_extras(&args, TunnelExtras::default())?.prepare()?;
                 netns
                     .add_service(config, &args.id, &settings)
                     .map_err(|refusal| explain(request, refusal))?;
+                if let Some(service) = netns.find(&args.id) {
+                    service.set_tunnel_extras(extras);
+                }
                 control.has_service();
                 control.has_scheduler(settings.scheduler);
                 Ok(())
@@ -196,9 +203,12 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
             (_, None) => Err(no_service(request)),
             (cmd::SET_SERVICE, Some(service)) => {
                 let settings = parser.service_settings(&args, service.flags())?;
+                let extras = rcu::read(|g| service.tunnel_extras(g).copied().unwrap_or_default());
+                let extras = parser.tunnel_extras(&args, extras)?.prepare()?;
                 service
                     .configure(&settings)
                     .map_err(|refusal| explain(request, refusal))?;
+                service.set_tunnel_extras(extras);
                 control.has_scheduler(settings.scheduler);
                 Ok(())
             }

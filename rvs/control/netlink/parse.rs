@@ -15,7 +15,10 @@ use crate::{
             Rule, //
         }, //
     },
-    service,
+    service::{
+        self,
+        extras::TunnelExtras, //
+    },
     HZ, //
 };
 use kernel::{
@@ -30,6 +33,10 @@ use rvs_core::{
     proto::IPPROTO_TCP,
     sched::Kind,
     thresholds::Thresholds,
+    tunnel::{
+        Invalid,
+        Sources, //
+    },
     uapi::{
         conn_flag,
         dest_attr,
@@ -89,6 +96,7 @@ pub(super) struct ServiceArgs<'a> {
     /// Which service.
     pub(super) id: service::Id,
     attrs: Attrs<'a, SERVICE_ATTRS>,
+    nest: Attr<'a>,
 }
 
 /// A parsed DEST attribute.
@@ -172,7 +180,7 @@ impl<'a> Parser<'a> {
                 nest,
             ));
         }
-        Ok(ServiceArgs { id, attrs })
+        Ok(ServiceArgs { id, attrs, nest })
     }
 
     /// Reads what a service shall be, which had the flags `old` before.
@@ -223,6 +231,44 @@ impl<'a> Parser<'a> {
             timeout: HZ.from_secs_u32(number(svc_attr::TIMEOUT)),
             netmask,
         })
+    }
+
+    /// Reads what the tunnels of a service shall have beyond C, which had `extras` before: what is not mentioned stays.
+    #[inline(never)]
+    pub(super) fn tunnel_extras(
+        &self,
+        args: &ServiceArgs<'_>,
+        mut extras: TunnelExtras,
+    ) -> Result<TunnelExtras> {
+        for (number, family) in [
+            (svc_attr::TUN_SOURCES_V4, Family::V4),
+            (svc_attr::TUN_SOURCES_V6, Family::V6),
+        ] {
+            let Some(bytes) = args.nest.find_inside(number) else {
+                continue;
+            };
+            let sources = Sources::parse(family, bytes).map_err(|invalid| {
+                let text = match invalid {
+                    Invalid::Size => c"tunnel sources: an address, a prefix length, three zeros",
+                    Invalid::Length => c"tunnel sources: no such prefix length",
+                    Invalid::Address => c"tunnel sources: not a network of hosts",
+                };
+                self.refuse(EINVAL, text, Some(args.nest))
+            })?;
+            match family {
+                Family::V4 => extras.v4 = sources,
+                Family::V6 => extras.v6 = sources,
+            }
+        }
+        match args.nest.find_inside(svc_attr::TUN_MSS) {
+            None => {}
+            Some([clamp @ (0 | 1)]) => extras.clamp = *clamp != 0,
+            Some(_) => {
+                let text = c"segments are made to fit (1) or not (0)";
+                return Err(self.refuse(EINVAL, text, Some(args.nest)));
+            }
+        }
+        Ok(extras)
     }
 
     /// Reads which destination is meant, of a service of family `of`. `full`: everything that a destination has must be

@@ -58,5 +58,6 @@ pub mod siphash;
 pub mod table;
 pub mod thresholds;
 pub mod timeout;
+pub mod tunnel;
 pub mod uapi;
 pub mod wire;

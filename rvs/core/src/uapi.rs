@@ -101,6 +101,13 @@ pub mod svc_attr {
     /// Nested, of [`super::stats`], with `u64` numbers.
     pub const STATS64: u16 = 12;
     pub const MAX: u16 = 12;
+
+    /// Not C's: 4 bytes of address in network order, `u8` prefix length, three zeros. See [`crate::tunnel::Sources`].
+    pub const TUN_SOURCES_V4: u16 = 64;
+    /// Not C's: 16 bytes of address, `u8` prefix length, three zeros.
+    pub const TUN_SOURCES_V6: u16 = 65;
+    /// Not C's: `u8`, whether segments are made to fit.
+    pub const TUN_MSS: u16 = 66;
 }
 
 /// Attributes of a destination; C `IPVS_DEST_ATTR_*`.

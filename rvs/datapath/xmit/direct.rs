@@ -6,7 +6,8 @@
 use super::{
     super::{
         hooks::Ctx,
-        packet::Iph, //
+        packet::Iph,
+        track, //
     },
     rewrite,
     route, //
@@ -35,7 +36,7 @@ pub(super) fn send<'a, const V6: bool>(
 ) -> Verdict<'a> {
     let addr = conn.daddr();
     let way = route::find::<V6>(ctx, &mut skb, iph, conn, &addr, facts, route::DIRECT);
-    along::<V6>(ctx, skb, way, facts)
+    along::<V6>(ctx, skb, conn, way, facts)
 }
 
 /// Sends the packet to where it is addressed.
@@ -55,7 +56,7 @@ pub(super) fn bypass<'a, const V6: bool>(
     };
     let way =
         to.and_then(|to| route::find::<V6>(ctx, &mut skb, iph, conn, &to, facts, route::BYPASS));
-    along::<V6>(ctx, skb, way, facts)
+    along::<V6>(ctx, skb, conn, way, facts)
 }
 
 /// Where the packet itself is addressed to.
@@ -69,9 +70,9 @@ fn destination<const V6: bool>(skb: &Skb<'_>) -> Option<Addr> {
 
 /// Lets the packet go on.
 #[cold]
-pub(super) fn here(mut skb: Skb<'_>) -> Verdict<'_> {
+pub(super) fn here<'a>(mut skb: Skb<'a>, conn: Ref<'_, Conn>) -> Verdict<'a> {
     skb.set_seen();
-    skb.untrack();
+    track::unchanged(&mut skb, conn);
     Verdict::Accept(skb)
 }
 
@@ -79,11 +80,12 @@ pub(super) fn here(mut skb: Skb<'_>) -> Verdict<'_> {
 fn along<'a, const V6: bool>(
     ctx: &Ctx<'_>,
     mut skb: Skb<'a>,
+    conn: Ref<'_, Conn>,
     way: Option<route::Way<'_>>,
     facts: Facts,
 ) -> Verdict<'a> {
     let found = match way {
-        Some(route::Way::Here) => return here(skb),
+        Some(route::Way::Here) => return here(skb, conn),
         Some(route::Way::There(found)) if rewrite::age::<V6>(&mut skb) => found,
         _ => {
             skb.free();
@@ -95,7 +97,7 @@ fn along<'a, const V6: bool>(
         skb.csum_none();
     }
     skb.set_seen();
-    skb.untrack();
+    track::unchanged(&mut skb, conn);
     skb.orphan();
     skb.set_route(&found);
     skb.send(ctx.net, V6);

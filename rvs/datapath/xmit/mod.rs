@@ -40,7 +40,7 @@ pub(super) fn send<'a, const V6: bool>(
     match FwdMethod::from_flags(conn.method()) {
         Some(FwdMethod::Route) => direct::send::<V6>(ctx, skb, iph, conn, facts),
         Some(FwdMethod::Bypass) => direct::bypass::<V6>(ctx, skb, iph, conn, facts),
-        Some(FwdMethod::Local) => direct::here(skb),
+        Some(FwdMethod::Local) => direct::here(skb, conn),
         Some(FwdMethod::Tunnel) => tunnel::send::<V6>(ctx, skb, iph, conn, facts),
         // A number that is no method has no transmitter: C lets the packet go on.
         Some(FwdMethod::Masq) | None => Verdict::Accept(skb),
@@ -48,3 +48,4 @@ pub(super) fn send<'a, const V6: bool>(
 }
 
 pub(super) use nat::finish;
+pub(super) use tunnel::reply as tunnel_reply;

@@ -5,7 +5,8 @@
 use super::{
     super::{
         hooks::Ctx,
-        packet::Iph, //
+        packet::Iph,
+        track, //
     },
     rewrite,
     route, //
@@ -56,7 +57,7 @@ pub(in super::super) fn finish<'a, const V6: bool>(
     way: route::Way<'_>,
 ) -> Verdict<'a> {
     skb.set_seen();
-    skb.untrack();
+    track::request(&mut skb, conn);
     match way {
         route::Way::Here => {
             // A socket that was guessed from the addresses before holds only if they are still the same.

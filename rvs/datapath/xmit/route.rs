@@ -35,7 +35,7 @@ use rvs_core::{
 };
 
 /// The least room that a tunnel over IPv4 must leave: C's 68.
-const V4_MIN_MTU: u32 = 68;
+pub(in super::super) const V4_MIN_MTU: u32 = 68;
 /// The same over IPv6: `IPV6_MIN_MTU`.
 const V6_MIN_MTU: u32 = 1280;
 

@@ -32,3 +32,24 @@ pub const fn header_remcsum(proto: u8, start: u16, offset: u16) -> [u8; HEADER +
     let words = (REMCSUM / 4) as u8;
     [words, proto, 0, FLAG_PRIV, p0, p1, p2, p3, s0, s1, o0, o1]
 }
+
+/// The length of the options behind a header, if it is that of a data packet around IP protocol `proto`; control messages and
+/// other versions are none.
+///
+/// ```
+/// use rvs_core::wire::gue;
+///
+/// assert_eq!(gue::options_len(&gue::header(4), 4), Some(0));
+/// assert_eq!(gue::options_len(&[2, 4, 0, 1], 4), Some(8));
+/// assert_eq!(gue::options_len(&gue::header(41), 4), None);
+/// assert_eq!(gue::options_len(&[0x20, 4, 0, 0], 4), None);
+/// assert_eq!(gue::options_len(&[0x40, 4, 0, 0], 4), None);
+/// ```
+pub const fn options_len(header: &[u8; HEADER], proto: u8) -> Option<usize> {
+    let [first, inner, ..] = *header;
+    // Two bits of version and one for control messages, then the length in words.
+    if first & 0xe0 != 0 || inner != proto {
+        return None;
+    }
+    Some((first & 0x1f) as usize * 4)
+}

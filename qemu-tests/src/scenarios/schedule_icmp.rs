@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! With `schedule_icmp` an ICMP error about a flow of a service that nobody knows is scheduled as the flow's packet would be, and
+//! the flow then follows it: another director may have known it, or it may never have come by. Without, it ends here.
+//!
+//! Proves checklist item 96.
+
+use anyhow::{ensure, Context, Result};
+
+use crate::pkt::{Pkt, ACK, SYN, TCP, UDP};
+use crate::proc;
+use crate::rig::{Rig, Side};
+use crate::scenario::{Cx, Scenario};
+use crate::topo::{at, Family};
+
+pub const SCENARIO: Scenario = Scenario::new(
+    "schedule_icmp",
+    "an ICMP error may begin a connection",
+    &[96],
+    run,
+);
+
+fn run(_cx: &Cx) -> Result<()> {
+    for family in Family::BOTH {
+        for proto in [TCP, UDP] {
+            one(family, proto).with_context(|| format!("{family:?}, protocol {proto}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn one(family: Family, proto: u8) -> Result<()> {
+    let rig = Rig::new()?;
+    let director = &rig.topo.director;
+    let kind = if proto == TCP { "-t" } else { "-u" };
+    let (vip, rs) = (at(family.vip(), 80), at(family.raw_rs(1), 8080));
+    rig.ipvsadm(&format!("-A {kind} {vip} -s rr"))?;
+    rig.ipvsadm(&format!("-a {kind} {vip} -r {rs} -m"))?;
+    let make = |from, to| {
+        if proto == TCP {
+            Pkt::tcp(from, to, ACK)
+        } else {
+            Pkt::udp(from, to, b"payload")
+        }
+    };
+    // What a router on the way to the client says of a reply.
+    let too_big = match family {
+        Family::V4 => (3, 4, 1280),
+        Family::V6 => (2, 0, 1280),
+    };
+    let error = |vip, client| {
+        Pkt::icmp_error(
+            family.raw_client(99),
+            family.vip(),
+            too_big.0,
+            too_big.1,
+            too_big.2,
+            &make(vip, client).bytes(),
+        )
+    };
+    let client = at(family.raw_client(1), 4000);
+    let schedule = "net.ipv4.vs.schedule_icmp";
+    ensure!(director.sysctl(schedule)? == "0", "it is on by default");
+    rig.dropped(Side::Client, &error(vip, client))?;
+    ensure!(proc::conns(director)?.is_empty(), "a connection");
+
+    director.set_sysctl(schedule, 1)?;
+    let came = rig.forwarded(&error(vip, client))?;
+    ensure!(
+        came.dst == rs.ip()
+            && came.src == family.raw_client(99)
+            && (came.icmp_type, came.icmp_code, came.icmp_rest) == too_big
+            && came.csum_ok,
+        "{came:?}"
+    );
+    let quoted = Pkt::parse(&came.body, false)?;
+    ensure!(
+        quoted.source() == rs && quoted.dest() == client,
+        "it quotes {quoted:?}"
+    );
+    let conn = proc::conn(director, client)?.context("no connection")?;
+    ensure!(
+        conn.vip == vip && conn.dest == rs && conn.expires <= 3,
+        "{conn:?}"
+    );
+    ensure!(
+        proto == UDP || conn.state == "NONE",
+        "{conn:?}"
+    );
+    // The flow's own packets follow, both ways.
+    let came = rig.forwarded(&make(client, vip))?;
+    ensure!(came.dest() == rs, "{came:?}");
+    let came = rig.returned(&make(rs, client))?;
+    ensure!(came.source() == vip, "{came:?}");
+
+    // About no service, it ends here.
+    rig.dropped(Side::Client, &error(at(vip.ip(), 81), client))?;
+    // Nobody to send it to: nobody is told.
+    let other = at(family.raw_client(2), 4000);
+    rig.ipvsadm(&format!("-e {kind} {vip} -r {rs} -m -w 0"))?;
+    rig.dropped(Side::Client, &error(vip, other))?;
+    ensure!(proc::conn(director, other)?.is_none(), "a connection");
+    // From the side of the servers: about a request, so that it is no service's.
+    rig.ipvsadm(&format!("-e {kind} {vip} -r {rs} -m -w 1"))?;
+    let about = Pkt::icmp_error(
+        rs.ip(),
+        other.ip(),
+        too_big.0,
+        too_big.1,
+        too_big.2,
+        &make(other, rs).bytes(),
+    );
+    let came = rig.returned(&about)?;
+    ensure!(came.src == rs.ip(), "{came:?}");
+    ensure!(proc::conn(director, other)?.is_none(), "a connection");
+
+    // By direct routing the error goes to the server as it is.
+    rig.ipvsadm(&format!("-d {kind} {vip} -r {rs}"))?;
+    rig.ipvsadm(&format!(
+        "-a {kind} {vip} -r {} -g",
+        at(rs.ip(), vip.port())
+    ))?;
+    let sent = error(vip, other);
+    let came = rig.forwarded(&sent)?;
+    ensure!(
+        came.dst == vip.ip() && came.body == sent.body && came.ttl == sent.ttl - 1,
+        "{came:?}"
+    );
+    // Its checksum is the server's to check.
+    let right = Pkt::parse(&sent.bytes(), false)?.csum.context("checksum")?;
+    let bad = Pkt {
+        csum: Some(right ^ 0x0400),
+        ..sent
+    };
+    let came = rig.forwarded(&bad)?;
+    ensure!(!came.csum_ok && came.body == bad.body, "{came:?}");
+    if proto == TCP {
+        // A template makes it go where the client's others go.
+        rig.ipvsadm(&format!("-E {kind} {vip} -s rr -p 60"))?;
+        rig.ipvsadm(&format!(
+            "-a {kind} {vip} -r {} -g",
+            at(family.raw_rs(2), vip.port())
+        ))?;
+        let third = family.raw_client(3);
+        rig.forwarded(&Pkt::tcp(at(third, 4000), vip, SYN))?;
+        let first = proc::conn(director, at(third, 4000))?.context("no connection")?;
+        for port in 4001..4004 {
+            rig.forwarded(&error(vip, at(third, port)))?;
+            let conn = proc::conn(director, at(third, port))?.context("no connection")?;
+            ensure!(conn.dest == first.dest, "{conn:?}, first {first:?}");
+        }
+    }
+    Ok(())
+}
