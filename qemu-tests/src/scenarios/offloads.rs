@@ -67,16 +67,16 @@ const DEVICES: [Devices; 4] = [
         director: ON,
         large: Some(true),
     },
-    Devices {
-        name: "all off",
-        ends: OFF,
-        director: OFF,
-        large: Some(false),
-    },
     // The director segments and sums up itself.
     Devices {
         name: "on at the ends",
         ends: ON,
+        director: OFF,
+        large: Some(false),
+    },
+    Devices {
+        name: "all off",
+        ends: OFF,
         director: OFF,
         large: Some(false),
     },
@@ -92,7 +92,7 @@ const DEVICES: [Devices; 4] = [
 fn run(cx: &Cx) -> Result<()> {
     let bytes = match std::env::var("RVS_MEGABYTES") {
         Ok(n) => n.parse::<usize>().context("RVS_MEGABYTES is no number")? << 20,
-        Err(_) => ((4 << 20) as f64 / slow()) as usize,
+        Err(_) => (1 << 20) / if slow() > 1.0 { 4 } else { 1 },
     };
     for module in [
         "ipip",
@@ -121,7 +121,9 @@ fn run(cx: &Cx) -> Result<()> {
     }
     topo.director.cmd_stdin("ipvsadm -R", &rules)?;
     let block = Rng::new(cx.seed).bytes(1 << 16);
-    for devices in DEVICES {
+    // The debug guests look at how, not at how much.
+    let debug = slow() > 1.0 && !cx.guest.emulated();
+    for devices in DEVICES.iter().take(if debug { 2 } else { DEVICES.len() }) {
         for (ns, dev, what) in [
             (&topo.client, "eth0", devices.ends),
             (&topo.director, "c0", devices.director),
@@ -133,6 +135,10 @@ fn run(cx: &Cx) -> Result<()> {
         for family in Family::BOTH {
             for (n, (method, _)) in METHODS.iter().enumerate() {
                 let what = || format!("{method}, {family:?}, {}", devices.name);
+                // What a director's device is to finish of such a packet, another kernel's device does not: most of it is sent again and
+                // again, through C as well.
+                let slowly = method.contains("remcsum") && devices.director == ON;
+                let bytes = if slowly { bytes / 32 } else { bytes };
                 let before = sent(&topo.director)?;
                 let begin = Instant::now();
                 transfer(&topo, at(family.vip(), port(n)), bytes, &block).with_context(what)?;

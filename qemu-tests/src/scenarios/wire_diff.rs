@@ -84,7 +84,7 @@ pub const TUNNEL: Scenario = scenario(
 const EXTRAS: bool = false;
 
 /// How many packets each way gets unless RVS_PACKETS says otherwise.
-const PACKETS: usize = 400;
+const PACKETS: usize = 240;
 /// How many at most in one life of the director, so that the captures fit into memory.
 const AT_ONCE: usize = 2000;
 /// Packets between two fences.

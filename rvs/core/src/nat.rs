@@ -29,7 +29,10 @@ use crate::{
             self,
             Ipv4, //
         },
-        ipv6::Ipv6,
+        ipv6::{
+            self,
+            Ipv6, //
+        },
         tcp,
         udp,
         Ports, //
@@ -292,6 +295,9 @@ pub fn rewrite_icmp_v6(
 ) -> Result<(), Truncated> {
     // Everything that can fail comes before the first change.
     Ipv6::parse(packet).ok_or(Truncated)?;
+    if inner_at < ipv6::HEADER_LEN {
+        return Err(Truncated);
+    }
     let (_, inner) = packet.split_at_mut_checked(inner_at).ok_or(Truncated)?;
     Ipv6::parse(inner).ok_or(Truncated)?;
     if let Some(at) = ports_at {
