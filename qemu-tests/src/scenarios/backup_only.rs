@@ -12,13 +12,8 @@ use crate::rig::Rig;
 use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
 
-pub const SCENARIO: Scenario = Scenario::new(
-    "backup_only",
-    "a backup leaves requests alone",
-    &[],
-    run,
-)
-.partly(&[119]);
+pub const SCENARIO: Scenario =
+    Scenario::new("backup_only", "a backup leaves requests alone", &[], run).partly(&[119]);
 
 fn run(cx: &Cx) -> Result<()> {
     for family in Family::BOTH {

@@ -14,6 +14,7 @@ use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::tap::Tap;
 use crate::topo::{at, mac, Family, Topo};
+use crate::wait::until_true;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "detours",
@@ -119,10 +120,8 @@ fn policy(family: Family) -> Result<()> {
             } else {
                 (&rig.stap, &second)
             };
-            here.expect("the packet", 2.0, |f| {
-                !f.outgoing && f.pkt.source() == from
-            })
-            .with_context(|| format!("{flags}, {rule}"))?;
+            here.expect("the packet", 2.0, |f| !f.outgoing && f.pkt.source() == from)
+                .with_context(|| format!("{flags}, {rule}"))?;
             ensure!(
                 there
                     .drain()?
@@ -161,6 +160,12 @@ fn source(family: Family) -> Result<()> {
             "ip {six}route replace {net} via {} src {src}",
             family.rs(1)
         ))?;
+        // Over IPv6 it is one of the device's, whatever the route prefers.
+        let src = if family == Family::V4 {
+            src
+        } else {
+            family.director_at(1)
+        };
         let came = rig.forwarded(&Pkt::tcp(client, vip, flags))?;
         ensure!(came.src == src && came.dst == rs.ip(), "{src}: {came:?}");
     }
@@ -192,17 +197,29 @@ fn vrf(family: Family) -> Result<()> {
         if family == Family::V4 { "" } else { " nodad" },
         vip = vip.ip(),
     ))?;
-    director.cmd(&format!(
-        "ip {six}route replace {clients} via {gateway} dev c0 table 10"
-    ))?;
+    // The main table must know where the clients are, for replies; that of the VRF, for what is not balanced. The rig's own
+    // packets are IPv4.
+    director.cmd("ip neigh replace 10.0.0.2 lladdr 02:00:00:00:00:02 dev c0 nud permanent")?;
+    for table in ["main", "10"] {
+        director.cmd(&format!(
+            "ip route replace 10.9.0.0/16 via 10.0.0.2 dev c0 onlink table {table}"
+        ))?;
+        if family == Family::V6 {
+            director.cmd(&format!(
+                "ip -6 route replace {clients} via {gateway} dev c0 table {table}"
+            ))?;
+        }
+    }
+    // An IPv6 address takes a moment to become this host's.
+    until_true("the VIP is local", 5.0, || {
+        let local = format!("local {} dev red", vip.ip());
+        let routes = director.cmd(&format!("ip {six}route show table 10"))?;
+        Ok(routes.contains(&local))
+    })?;
     rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
     rig.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
     let came = rig.forwarded(&Pkt::tcp(client, vip, SYN))?;
     ensure!(came.dest() == rs && came.csum_ok, "{came:?}");
-    // The main table must know where the clients are.
-    director.cmd(&format!(
-        "ip {six}route replace {clients} via {gateway} dev c0"
-    ))?;
     let came = rig.returned(&Pkt::tcp(rs, client, SYN | ACK))?;
     ensure!(came.source() == vip && came.csum_ok, "{came:?}");
     // Servers in the VRF, which the main table does not know: the client is told so.

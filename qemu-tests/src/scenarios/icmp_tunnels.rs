@@ -121,7 +121,9 @@ fn relayed(flags: &str, overhead: usize) -> Result<()> {
     t.rig.dropped(Side::Server, &short)?;
     // A broken checksum.
     let error = t.error(t.rs, (3, 1), 0, &there);
-    let right = Pkt::parse(&error.bytes(), false)?.csum.context("checksum")?;
+    let right = Pkt::parse(&error.bytes(), false)?
+        .csum
+        .context("checksum")?;
     t.rig.dropped(
         Side::Server,
         &Pkt {
@@ -153,11 +155,7 @@ fn relayed(flags: &str, overhead: usize) -> Result<()> {
         Side::Server,
         &[t.error(t.rs, (3, 4), narrow, &there[..least])],
     )?;
-    told(
-        &io.one_at_client()?,
-        (3, 4),
-        narrow - overhead as u32,
-    )?;
+    told(&io.one_at_client()?, (3, 4), narrow - overhead as u32)?;
     let fits = Pkt {
         body: vec![7; narrow as usize - overhead - 40],
         ..big.clone()

@@ -95,13 +95,19 @@ fn one(family: Family) -> Result<()> {
     director.cmd("ip link del tun9")?;
 
     // What is too short to gain from compression goes as IP in IP, for which IPComp has a state of its own.
-    let state = format!("ip xfrm state add src {peer} dst {here} proto comp spi 0x1234 mode tunnel comp deflate");
+    let state = format!(
+        "ip xfrm state add src {peer} dst {here} proto comp spi 0x1234 mode tunnel comp deflate"
+    );
     let added = director.try_cmd(&state)?;
     if added.code != Some(0) {
         println!("no IPComp here: {}", added.stderr.trim());
         return Ok(());
     }
-    let any = if family == Family::V4 { "0.0.0.0/0" } else { "::/0" };
+    let any = if family == Family::V4 {
+        "0.0.0.0/0"
+    } else {
+        "::/0"
+    };
     director.cmd(&format!(
         "ip xfrm policy add src {any} dst {any} dir in tmpl src {peer} dst {here} proto comp mode tunnel level use"
     ))?;

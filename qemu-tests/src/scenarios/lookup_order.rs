@@ -46,9 +46,15 @@ fn order(family: Family) -> Result<()> {
     let rig = Rig::new()?;
     let director = &rig.topo.director;
     let mut port = 4000;
+    // Another one where the templates of the last must not count: those of an FTP service and of one of all ports are found
+    // by the same key.
+    let host = std::cell::Cell::new(1);
     let mut expect = |dport: u16, udp: bool, want: Fate| -> Result<()> {
         port += 1;
-        let (from, to) = (at(family.raw_client(1), port), at(family.vip(), dport));
+        let (from, to) = (
+            at(family.raw_client(host.get()), port),
+            at(family.vip(), dport),
+        );
         let pkt = if udp {
             Pkt::udp(from, to, b"x")
         } else {
@@ -63,7 +69,10 @@ fn order(family: Family) -> Result<()> {
             ([], [back]) if [ICMP, ICMPV6].contains(&back.proto) => Some(Fate::Unreachable),
             _ => None,
         };
-        ensure!(got == Some(want), "port {dport}: {got:?}, not {want:?}: {io:#?}");
+        ensure!(
+            got == Some(want),
+            "port {dport}: {got:?}, not {want:?}: {io:#?}"
+        );
         Ok(())
     };
     let vip = |port| at(family.vip(), port);
@@ -83,6 +92,7 @@ fn order(family: Family) -> Result<()> {
     expect(8001, false, Fate::To(2, 8001))?;
     expect(21, false, Fate::To(2, 21))?;
 
+    host.set(2);
     // An FTP service attracts what may be one of its data connections, but has no server for it without persistence.
     add("-t", vip(21), "", rs(3, 21))?;
     expect(21, false, Fate::To(3, 21))?;
@@ -94,6 +104,7 @@ fn order(family: Family) -> Result<()> {
     director.set_sysctl("net.ipv4.ip_unprivileged_port_start", 90)?;
     expect(99, false, Fate::Here)?;
     director.set_sysctl("net.ipv4.ip_unprivileged_port_start", 1024)?;
+    host.set(3);
     // With it, they go where the client's control connection goes.
     rig.ipvsadm(&format!("-E -t {} -s rr -p 60", vip(21)))?;
     expect(21, false, Fate::To(3, 21))?;

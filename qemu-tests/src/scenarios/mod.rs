@@ -93,6 +93,7 @@ mod tcp_states;
 mod thresholds;
 mod ttl;
 mod tunnel;
+mod tunnel_extras;
 mod udp_timeout;
 mod unload;
 mod wire_diff;
@@ -121,6 +122,7 @@ pub static ALL: &[&Scenario] = &[
     &thresholds::SCENARIO,
     &direct::SCENARIO,
     &tunnel::SCENARIO,
+    &tunnel_extras::SCENARIO,
     &cache_bypass::SCENARIO,
     &sctp::SCENARIO,
     &persistence::SCENARIO,

@@ -60,12 +60,7 @@ const METHODS: [(&str, &str, &str, usize); 5] = [
     ("nat", "-m", "", 0),
     ("dr", "-g", "", 0),
     ("ipip", "-i", "ipip", 20),
-    (
-        "gue",
-        "-i --tun-type gue --tun-port 6080",
-        "ipip",
-        32,
-    ),
+    ("gue", "-i --tun-type gue --tun-port 6080", "ipip", 32),
     ("gre", "-i --tun-type gre", "gre", 24),
 ];
 
@@ -86,7 +81,11 @@ fn run(_cx: &Cx) -> Result<()> {
                 let begin = std::time::Instant::now();
                 path.transfer(narrow)
                     .with_context(|| format!("{}, {family:?}, {narrow:?}", method.0))?;
-                println!("{}, {family:?}, {narrow:?}: {:.1?}", method.0, begin.elapsed());
+                println!(
+                    "{}, {family:?}, {narrow:?}: {:.1?}",
+                    method.0,
+                    begin.elapsed()
+                );
             }
         }
     }
@@ -140,7 +139,13 @@ impl Path {
         let is_direct = name == "dr";
         let client = Ns::new("far client")?;
         let client_addr = family.raw_client(10);
-        join(&topo.client, &client, family, client_addr, family.raw_client(1))?;
+        join(
+            &topo.client,
+            &client,
+            family,
+            client_addr,
+            family.raw_client(1),
+        )?;
         let server = Ns::new("far server")?;
         let server_addr = if is_direct {
             family.rs(1)
@@ -153,7 +158,8 @@ impl Path {
         let here = if is_direct { &topo.rs[0] } else { &server };
         if name != "nat" {
             // Its replies pass the director, whose own address they come from.
-            topo.director.set_sysctl("net.ipv4.conf.all.accept_local", 1)?;
+            topo.director
+                .set_sysctl("net.ipv4.conf.all.accept_local", 1)?;
             let bits = if family == Family::V4 { 32 } else { 128 };
             let nodad = if family == Family::V4 { "" } else { " nodad" };
             here.ip(&format!("addr add {vip}/{bits} dev lo{nodad}"))?;

@@ -83,10 +83,7 @@ fn one(family: Family, proto: u8) -> Result<()> {
         conn.vip == vip && conn.dest == rs && conn.expires <= 3,
         "{conn:?}"
     );
-    ensure!(
-        proto == UDP || conn.state == "NONE",
-        "{conn:?}"
-    );
+    ensure!(proto == UDP || conn.state == "NONE", "{conn:?}");
     // The flow's own packets follow, both ways.
     let came = rig.forwarded(&make(client, vip))?;
     ensure!(came.dest() == rs, "{came:?}");

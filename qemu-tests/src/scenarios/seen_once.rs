@@ -75,7 +75,10 @@ fn replies(family: Family) -> Result<()> {
     rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
     rig.ipvsadm(&format!("-a -t {vip} -r {here} -m"))?;
     rig.ipvsadm(&format!("-A -t {client} -s rr"))?;
-    rig.ipvsadm(&format!("-a -t {client} -r {} -m", at(family.raw_rs(1), 80)))?;
+    rig.ipvsadm(&format!(
+        "-a -t {client} -r {} -m",
+        at(family.raw_rs(1), 80)
+    ))?;
     // A SYN+ACK could begin a connection.
     let answer = rig.answered(&Pkt::tcp(client, vip, SYN))?;
     ensure!(
@@ -98,7 +101,10 @@ fn forwarded_replies(family: Family) -> Result<()> {
     rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
     rig.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
     rig.ipvsadm(&format!("-A -t {client} -s rr"))?;
-    rig.ipvsadm(&format!("-a -t {client} -r {} -m", at(family.raw_rs(2), 80)))?;
+    rig.ipvsadm(&format!(
+        "-a -t {client} -r {} -m",
+        at(family.raw_rs(2), 80)
+    ))?;
     rig.forwarded(&Pkt::tcp(client, vip, SYN))?;
     let io = rig.exchange(Side::Server, &[Pkt::tcp(rs, client, SYN | ACK)])?;
     let came = io.one_at_client()?;

@@ -184,7 +184,9 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
         match (request.number(), found) {
             (cmd::NEW_SERVICE, None) => {
                 let settings = parser.service_settings(&args, 0)?;
-                let extras = parser.tunnel_extras(&args, TunnelExtras::default())?.prepare()?;
+                let extras = parser
+                    .tunnel_extras(&args, TunnelExtras::default())?
+                    .prepare()?;
                 netns
                     .add_service(config, &args.id, &settings)
                     .map_err(|refusal| explain(request, refusal))?;

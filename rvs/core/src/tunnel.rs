@@ -157,11 +157,7 @@ impl Sources {
             (Family::V4, _) => 2,
             (Family::V6, _) => 1,
         };
-        let count = if bits >= 32 {
-            u32::MAX
-        } else {
-            1u32 << bits
-        };
+        let count = if bits >= 32 { u32::MAX } else { 1u32 << bits };
         let first = u32::from(skipped != 0);
         let number = hash
             .checked_rem(count.wrapping_sub(skipped))
@@ -263,7 +259,9 @@ mod tests {
             .map(|n| sources.pick(n.wrapping_mul(0x9e37_79b9)).bytes())
             .collect();
         assert!(all.len() > 990);
-        assert!(all.iter().all(|a| a[..2] == [0xfd, 0x77] && a[2..12] == [0; 10]));
+        assert!(all
+            .iter()
+            .all(|a| a[..2] == [0xfd, 0x77] && a[2..12] == [0; 10]));
         assert!(all.iter().all(|a| a[12..] != [0; 4]));
         let (bytes, size) = sources.attribute();
         assert_eq!(
@@ -294,7 +292,12 @@ mod tests {
 
     #[test]
     fn broken_options_end_the_search() {
-        for tail in [[2u8, 0, 5, 0xb4], [3, 1, 2, 4], [9, 200, 2, 4], [2, 3, 9, 9]] {
+        for tail in [
+            [2u8, 0, 5, 0xb4],
+            [3, 1, 2, 4],
+            [9, 200, 2, 4],
+            [2, 3, 9, 9],
+        ] {
             let mut header = vec![0u8; 20];
             header.extend(tail);
             header[12] = 6 << 4;

@@ -135,7 +135,8 @@ pub(super) fn send<'a, const V6: bool>(
     };
     let mut source = Addr(found.source());
     if let Some(extras) = dest.service().tunnel_extras(ctx.g) {
-        source = extra::<V6>(ctx, &mut skb, iph, conn, &plan, extras, found.mtu()).unwrap_or(source);
+        source =
+            extra::<V6>(ctx, &mut skb, iph, conn, &plan, extras, found.mtu()).unwrap_or(source);
     }
     skb.set_route(&found);
     skb.orphan();
@@ -210,8 +211,14 @@ fn clamp<const V6: bool>(skb: &mut Skb<'_>, iph: &Iph, overhead: usize, mtu: u32
     if iph.proto != IPPROTO_TCP || iph.later_fragment || iph.embedded {
         return;
     }
-    let header = if V6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
-    let Some(most) = (mtu as usize).checked_sub(overhead.saturating_add(header.saturating_add(TCP_HEADER))) else {
+    let header = if V6 {
+        ipv6::HEADER_LEN
+    } else {
+        ipv4::HEADER_LEN
+    };
+    let Some(most) =
+        (mtu as usize).checked_sub(overhead.saturating_add(header.saturating_add(TCP_HEADER)))
+    else {
         return;
     };
     let most = u16::try_from(most).unwrap_or(u16::MAX);
