@@ -240,7 +240,10 @@ impl Session {
         let client = &mut self.kernel()?.client;
         let broken = |e: Error| Stop::Broken(texts::refusal(None, &e));
         if entry.has("connection") {
-            return Ok(modern::conns::json(|_| true, out)?);
+            return modern::conns::json(out).map_err(|e| match e {
+                modern::output::Failure::Output(e) => Stop::Output(e),
+                other => Stop::Broken(other.to_string()),
+            });
         }
         if entry.has("timeout") {
             let timeouts: modern::model::TimeoutsState = client.timeouts().map_err(broken)?.into();

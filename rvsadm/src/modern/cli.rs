@@ -43,6 +43,12 @@ pub(super) enum Verb {
     Conns(Conns),
     /// List counters and rates.
     Stats(Listed),
+    /// Services, real servers, rates and connections, live on the whole screen; real servers can be drained there.
+    ///
+    /// Keys: up and down (or k and j), page up and down, home and end select; d drains the selected real server, u takes
+    /// that back; c shows the connections of the selected line; space folds a service's real servers; s puts
+    /// the busiest first; p pauses; q or escape quits.
+    Watch(Watch),
     /// Print the table as a state that `apply` makes.
     Save(Save),
     /// Make the kernel's table what a file says, with as few changes as possible.
@@ -291,6 +297,22 @@ impl Listed {
             (Some(kind), Some(service)) => id_of(kind, service).map(Some),
             _ => Ok(None),
         }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Watch {
+    #[command(flatten)]
+    pub(super) listed: Listed,
+    /// How often the kernel is asked; its rates are new every two seconds.
+    #[arg(long, short, value_name = "SECONDS", default_value = "1", value_parser = parse_interval)]
+    pub(super) interval: f64,
+}
+
+fn parse_interval(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number from 0.1 to 3600 is right".to_owned()),
     }
 }
 

@@ -6,13 +6,15 @@ mod check;
 mod cli;
 pub(crate) mod conns;
 pub(crate) mod model;
-mod output;
+pub(crate) mod output;
 mod plan;
 mod realserver;
 pub(crate) mod show;
+mod watch;
 
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -91,6 +93,7 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
             let id = listed.id().map_err(Failure::Usage)?;
             show::stats(id.as_ref(), cli.json, out)?;
         }
+        Verb::Watch(args) => watch::run(args, cli.json, out)?,
         Verb::Save(_) => {
             let mut client = Client::open()?;
             let state = State {
@@ -148,7 +151,7 @@ pub(crate) fn table(client: &mut Client) -> Result<Table, Error> {
 }
 
 /// Marks come last.
-fn key(id: &ServiceId) -> (u32, u16, Option<std::net::SocketAddr>) {
+fn key(id: &ServiceId) -> (u32, u16, Option<SocketAddr>) {
     match id {
         ServiceId::Address { protocol, addr } => (0, protocol.0, Some(*addr)),
         ServiceId::Fwmark { family, mark } => (*mark, family.0, None),
@@ -314,18 +317,18 @@ fn add_real(args: &RealArgs) -> Result<(), Failure> {
 }
 
 /// The real server as it is.
-fn the_dest(client: &mut Client, name: &RealName, id: &ServiceId) -> Result<Dest, Failure> {
+fn the_dest(client: &mut Client, id: &ServiceId, real: SocketAddr) -> Result<Dest, Failure> {
     // An unknown service has no destinations either; this tells the two apart.
     the_service(client, id)?;
     client
         .dests(id)?
         .into_iter()
-        .find(|d| d.addr == name.real)
+        .find(|d| d.addr == real)
         .ok_or_else(|| {
             Failure::Failed(format!(
                 "service {} has no real server {}; `rvsadm service list` lists those that it has",
                 words(id),
-                name.real
+                real
             ))
         })
 }
@@ -333,7 +336,7 @@ fn the_dest(client: &mut Client, name: &RealName, id: &ServiceId) -> Result<Dest
 fn set_real(args: &RealArgs) -> Result<(), Failure> {
     let id = args.name.service.id().map_err(Failure::Usage)?;
     let mut client = Client::open()?;
-    let mut dest = the_dest(&mut client, &args.name, &id)?;
+    let mut dest = the_dest(&mut client, &id, args.name.real)?;
     fill_real(args, &id, &mut dest)?;
     change(&mut client, &Message::set_dest(&id, &dest), &id)
 }
@@ -342,7 +345,7 @@ fn set_real(args: &RealArgs) -> Result<(), Failure> {
 fn drain(args: &Drain, as_json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let id = args.name.service.id().map_err(Failure::Usage)?;
     let mut client = Client::open()?;
-    let mut dest = the_dest(&mut client, &args.name, &id)?;
+    let mut dest = the_dest(&mut client, &id, args.name.real)?;
     let was = dest.weight;
     if was != 0 {
         dest.weight = 0;
@@ -350,7 +353,7 @@ fn drain(args: &Drain, as_json: bool, out: &mut impl Write) -> Result<(), Failur
     }
     let end = Instant::now() + Duration::from_secs(args.wait.min(86400));
     loop {
-        let now = the_dest(&mut client, &args.name, &id)?;
+        let now = the_dest(&mut client, &id, args.name.real)?;
         let left = u64::from(now.active) + u64::from(now.inactive) + u64::from(now.persistent);
         let over = left == 0;
         if over && args.remove {

@@ -13,7 +13,7 @@ use super::output::{Failure, Paint, Tone};
 use super::{json, table, the_service};
 
 /// What is listed: everything, or one service.
-fn entries(id: Option<&ServiceId>) -> Result<Vec<(Service, Vec<Dest>)>, Failure> {
+pub(super) fn entries(id: Option<&ServiceId>) -> Result<Vec<(Service, Vec<Dest>)>, Failure> {
     let mut client = Client::open()?;
     match id {
         None => Ok(table(&mut client)?),
@@ -124,7 +124,7 @@ pub(super) fn services(
 }
 
 /// A number in few characters.
-fn short(number: u64) -> String {
+pub(super) fn short(number: u64) -> String {
     const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
     let mut value = number;
     let mut tenth = 0;
