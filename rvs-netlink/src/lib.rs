@@ -39,15 +39,19 @@
 mod attribute;
 #[cfg(feature = "client")]
 pub mod client;
+mod conn;
 mod daemon;
 mod dest;
+mod event;
 mod message;
 mod service;
 mod stats;
 
 pub use attribute::{Address, EncodeError, Unknown, MAX_VALUE_LEN};
+pub use conn::{Conn, ConnAttribute, ConnCounters, ConnFilter, ConnFlags};
 pub use daemon::{Daemon, DaemonAttribute, DaemonState};
 pub use dest::{Dest, DestAttribute, ForwardMethod, TunnelType};
+pub use event::{Change, Event, EventCounts, Gaps, Group, Subject};
 pub use message::{
     Attribute, Command, Info, InfoAttribute, Message, Timeouts, FAMILY_NAME, FAMILY_VERSION,
 };
