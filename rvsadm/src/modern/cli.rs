@@ -39,8 +39,10 @@ pub(super) enum Verb {
     /// Real servers of a service.
     #[command(subcommand)]
     Real(RealVerb),
-    /// List connections as they are in the kernel's table.
+    /// List connections as they are in the kernel's table, filtered by the kernel where the module is rvs.
     Conns(Conns),
+    /// Tell what happens to services, real servers and connections, as it happens (needs rvs).
+    Events(Events),
     /// List counters and rates.
     Stats(Listed),
     /// Services, real servers, rates and connections, live on the whole screen; real servers can be drained there.
@@ -318,9 +320,12 @@ fn parse_interval(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, Args)]
 pub(super) struct Conns {
-    /// Only those from this client's address.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(super) client: Option<IpAddr>,
+    /// Only those of this protocol.
+    #[arg(long, short, value_name = "PROTOCOL")]
+    pub(super) protocol: Option<Transport>,
+    /// Only those from this client, or from clients of this network (10.1.0.0/16).
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_network)]
+    pub(super) client: Option<Network>,
     /// Only those to this address of a service, with port or without.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_endpoint)]
     pub(super) service: Option<Endpoint>,
@@ -330,9 +335,77 @@ pub(super) struct Conns {
     /// Only those in this state.
     #[arg(long, value_name = "STATE")]
     pub(super) state: Option<String>,
+    /// Show packets, bytes and age as well, of those that count: needs rvs, and the sysctl net.ipv4.vs.rvs_conn_counters
+    /// when they began.
+    #[arg(long, conflicts_with = "count")]
+    pub(super) counters: bool,
     /// Print how many there are, and nothing else.
     #[arg(long)]
     pub(super) count: bool,
+}
+
+/// A protocol with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Transport {
+    pub(super) fn number(self) -> Protocol {
+        match self {
+            Self::Tcp => Protocol::TCP,
+            Self::Udp => Protocol::UDP,
+            Self::Sctp => Protocol::SCTP,
+        }
+    }
+}
+
+/// The addresses that begin with the first bits of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) ip: IpAddr,
+    pub(super) prefix: u8,
+}
+
+fn parse_network(text: &str) -> Result<Network, String> {
+    let wrong = || "an address (192.0.2.1) or a network (192.0.2.0/24) is right".to_owned();
+    let (ip, prefix) = match text.split_once('/') {
+        Some((ip, prefix)) => (ip, Some(prefix)),
+        None => (text, None),
+    };
+    let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
+    let bits = if ip.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        None => bits,
+        Some(prefix) => match prefix.parse() {
+            Ok(prefix) if prefix <= bits => prefix,
+            _ => return Err(format!("a prefix length from 0 to {bits} is right")),
+        },
+    };
+    Ok(Network { ip, prefix })
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// What to tell.
+    #[arg(value_enum, default_value_t = Topic::Config)]
+    pub(super) topic: Topic,
+    /// End after this number of events.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+}
+
+/// What events are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Topic {
+    /// Services and real servers.
+    Config,
+    /// Connections.
+    Conns,
+    /// Both.
+    All,
 }
 
 /// An address, with or without a port.

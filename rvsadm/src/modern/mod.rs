@@ -5,6 +5,7 @@
 mod check;
 mod cli;
 pub(crate) mod conns;
+mod events;
 pub(crate) mod model;
 pub(crate) mod output;
 mod plan;
@@ -89,6 +90,7 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
         }
         Verb::Real(RealVerb::Drain(args)) => drain(args, cli.json, out)?,
         Verb::Conns(args) => conns::list(args, cli.json, out)?,
+        Verb::Events(args) => events::follow(args, cli.json, out)?,
         Verb::Stats(listed) => {
             let id = listed.id().map_err(Failure::Usage)?;
             show::stats(id.as_ref(), cli.json, out)?;

@@ -87,6 +87,9 @@ impl From<rvs_netlink::client::Error> for Failure {
     fn from(e: rvs_netlink::client::Error) -> Self {
         match e {
             rvs_netlink::client::Error::NoFamily => Self::Failed(crate::NO_MODULE.to_owned()),
+            rvs_netlink::client::Error::NoExtension(_) => Self::Failed(format!(
+                "{e}: that takes rvs (`modprobe -r ip_vs`, then `modprobe rvs`)"
+            )),
             other => Self::Failed(other.to_string()),
         }
     }

@@ -99,7 +99,7 @@ fn set_weight(client: &mut Client, row: RowId, from: i32, to: i32) -> Result<(),
 }
 
 /// The connections of the selected line.
-fn pane(client: &mut Client, app: &App) -> Pane {
+fn pane(app: &App) -> Pane {
     let Some((id, entry, dest)) = app.selection() else {
         return Pane::default();
     };
@@ -109,7 +109,7 @@ fn pane(client: &mut Client, app: &App) -> Pane {
         entry.dests.as_deref().unwrap_or_default(),
     );
     let until = Instant::now() + CONNS_TIME;
-    match conns::some(client, &filter, CONNS, until) {
+    match conns::some(&filter, CONNS, until) {
         Ok((conns, more)) => Pane {
             conns,
             more,
@@ -156,7 +156,7 @@ impl Watcher {
             }
         }
         if self.app.pane.is_some() {
-            self.app.pane = Some(pane(client, &self.app));
+            self.app.pane = Some(pane(&self.app));
         }
     }
 
