@@ -50,7 +50,11 @@ mod proc_status;
 mod replies;
 mod resize;
 mod routes;
+mod rvsadm;
 mod rvsadm_classic;
+mod rvsadm_names;
+mod rvsadm_subcommands;
+mod rvsadm_watch;
 mod sched;
 mod sched_caches;
 mod sched_dh;
@@ -141,6 +145,9 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_ipvsadm::SCENARIO,
     &zero_flush::SCENARIO,
     &rvsadm_classic::SCENARIO,
+    &rvsadm_subcommands::SCENARIO,
+    &rvsadm_watch::SCENARIO,
+    &rvsadm_names::SCENARIO,
     &stats::SCENARIO,
     &proc_files::SCENARIO,
     &proc_flags::SCENARIO,

@@ -256,13 +256,9 @@ pub(super) fn run(args: &Watch, as_json: bool, out: &mut impl Write) -> Result<(
             colour: !no_colour(),
         },
     };
-    // The screen comes back as it was, whatever ends this.
+    // The screen comes back as it was, whatever ends this; but for SIGHUP there is no screen any more.
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGHUP,
-        signal_hook::consts::SIGINT,
-    ] {
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
     let mut terminal = ratatui::try_init()?;
