@@ -157,9 +157,9 @@ impl From<EncodeError> for Error {
 }
 
 /// The largest datagram that the kernel builds for a dump is 32 KiB.
-const RECEIVE: usize = 64 * 1024;
+pub(crate) const RECEIVE: usize = 64 * 1024;
 /// The receive buffer of a listener.
-const RECEIVE_EVENTS: i32 = 4 * 1024 * 1024;
+pub(crate) const RECEIVE_EVENTS: i32 = 4 * 1024 * 1024;
 /// Requests in one system call. Each that is refused is answered, and all answers must fit into the socket's
 /// receive buffer, of which each takes about a kilobyte.
 const BATCH: usize = 128;
@@ -168,9 +168,9 @@ const BATCH_BYTES: usize = 96 * 1024;
 
 /// What the kernel's controller says of the family.
 #[derive(Debug, Clone, Default)]
-struct Family {
+pub(crate) struct Family {
     /// The number that messages carry.
-    id: u16,
+    pub(crate) id: u16,
     commands: Vec<Command>,
     /// Multicast groups by name.
     groups: Vec<(String, u32)>,
@@ -178,7 +178,7 @@ struct Family {
 
 impl Family {
     /// Adds what one message of the answer says.
-    fn learn(&mut self, attributes: &[GenlCtrlAttrs]) {
+    pub(crate) fn learn(&mut self, attributes: &[GenlCtrlAttrs]) {
         for attribute in attributes {
             match attribute {
                 GenlCtrlAttrs::FamilyId(id) => self.id = *id,
@@ -206,7 +206,11 @@ impl Family {
         }
     }
 
-    fn group(&self, group: Group) -> Result<u32, Error> {
+    pub(crate) fn offers(&self, command: Command) -> bool {
+        self.commands.contains(&command)
+    }
+
+    pub(crate) fn group(&self, group: Group) -> Result<u32, Error> {
         let found = self.groups.iter().find(|(name, _)| name == group.name());
         found
             .map(|(_, number)| *number)
@@ -215,7 +219,7 @@ impl Family {
 }
 
 /// The request that asks the controller for the family.
-fn family_request(sequence: u32) -> Vec<u8> {
+pub(crate) fn family_request(sequence: u32) -> Vec<u8> {
     let mut message = NetlinkMessage::from(GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
         nlas: vec![GenlCtrlAttrs::FamilyName(FAMILY_NAME.to_owned())],
@@ -229,7 +233,7 @@ fn family_request(sequence: u32) -> Vec<u8> {
 }
 
 /// What came of that request.
-fn family_found(end: Result<(), KernelError>, family: Family) -> Result<Family, Error> {
+pub(crate) fn family_found(end: Result<(), KernelError>, family: Family) -> Result<Family, Error> {
     match end {
         Ok(()) if family.id != 0 => Ok(family),
         Ok(()) => Err(Error::NoAnswer),
@@ -256,7 +260,7 @@ impl fmt::Debug for Client {
 }
 
 /// One message of an answer.
-enum Item<T> {
+pub(crate) enum Item<T> {
     /// Of the family; whether it belongs to a dump during which the table has changed.
     Message(T, bool),
     /// The end of a dump, an acknowledgement, or a refusal.
@@ -266,7 +270,7 @@ enum Item<T> {
 }
 
 /// Gives the messages of a datagram to `each`, with their sequence numbers; whether it said of one of them that it is the last.
-fn items<T>(
+pub(crate) fn items<T>(
     datagram: &[u8],
     mut each: impl FnMut(u32, Item<T>) -> Result<bool, Error>,
 ) -> Result<bool, Error>
@@ -341,7 +345,7 @@ impl Client {
 
     /// Whether the module has a command: those from [`Command::GetConn`] on need rvs.
     pub fn offers(&self, command: Command) -> bool {
-        self.family.commands.contains(&command)
+        self.family.offers(command)
     }
 
     fn next(&mut self) -> u32 {
@@ -714,6 +718,23 @@ impl Iterator for Conns {
     }
 }
 
+/// The socket was full, and something was lost.
+pub(crate) const ENOBUFS: i32 = 105;
+
+/// Puts an announcement into the queue. A later module may announce other things too.
+pub(crate) fn take_event(
+    item: Item<GenlMessage<Message>>,
+    waiting: &mut VecDeque<Event>,
+) -> Result<bool, Error> {
+    match item {
+        Item::Message(message, _) if message.payload.announces() => {
+            waiting.push_back(message.payload.event()?);
+        }
+        _ => {}
+    }
+    Ok(false)
+}
+
 /// Announcements, without end; see [`Client::events`].
 ///
 /// Each comes with the number of those of its group that were missed just before it. An error of the socket is given once and
@@ -737,20 +758,10 @@ impl Events {
     }
 
     fn fill(&mut self) -> Result<(), Error> {
-        const ENOBUFS: i32 = 105;
         let waiting = &mut self.waiting;
         let read = self
             .client
-            .datagram::<GenlMessage<Message>>(|_, item| match item {
-                Item::Message(message, _) => {
-                    // A later module may announce other things too.
-                    if message.payload.announces() {
-                        waiting.push_back(message.payload.event()?);
-                    }
-                    Ok(false)
-                }
-                _ => Ok(false),
-            });
+            .datagram::<GenlMessage<Message>>(|_, item| take_event(item, waiting));
         match read {
             // The socket was full. What was missed, the next event's number tells.
             Err(Error::Io(e)) if e.raw_os_error() == Some(ENOBUFS) => Ok(()),

@@ -53,6 +53,9 @@ mod routes;
 mod rvsadm;
 mod rvsadm_classic;
 mod rvsadm_names;
+mod rvsadm_no_module;
+mod rvsadm_realserver;
+mod rvsadm_speed;
 mod rvsadm_subcommands;
 mod rvsadm_watch;
 mod sched;
@@ -148,6 +151,9 @@ pub static ALL: &[&Scenario] = &[
     &rvsadm_subcommands::SCENARIO,
     &rvsadm_watch::SCENARIO,
     &rvsadm_names::SCENARIO,
+    &rvsadm_realserver::SCENARIO,
+    &rvsadm_no_module::SCENARIO,
+    &rvsadm_speed::SCENARIO,
     &stats::SCENARIO,
     &proc_files::SCENARIO,
     &proc_flags::SCENARIO,

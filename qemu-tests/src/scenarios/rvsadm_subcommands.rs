@@ -388,12 +388,12 @@ fn declared(tool: &Tool<'_>) -> Result<()> {
 /// Man pages and completions.
 fn generated(tool: &Tool<'_>) -> Result<()> {
     tool.ok("generate man /run/man")?;
-    let page = std::fs::read_to_string("/run/man/rvsadm.1")?;
+    let page = std::fs::read_to_string("/run/man/rvsadm.8")?;
     ensure!(
         page.contains("tcp\\-service") && page.contains("watch"),
         "{page}"
     );
-    ensure!(std::path::Path::new("/run/man/rvsadm-real-drain.1").exists());
+    ensure!(std::path::Path::new("/run/man/rvsadm-real-drain.8").exists());
     for shell in ["bash", "zsh", "fish"] {
         let text = tool.ok(&format!("generate completions {shell}"))?;
         ensure!(text.contains("drain"), "{shell}");

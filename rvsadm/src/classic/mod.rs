@@ -12,7 +12,7 @@ mod texts;
 use std::io::{self, Write};
 use std::process::Command as Program;
 
-use rvs_netlink::client::{Client, Error, KernelError};
+use rvs_netlink::client::{Client, Error};
 use rvs_netlink::{Command, Info, Message, ServiceId};
 
 use crate::modern;
@@ -286,9 +286,4 @@ fn report(message: &Message, error: Option<&Error>) -> u8 {
             255
         }
     }
-}
-
-/// As [`report`], for one of many.
-fn report_refusal(message: &Message, e: KernelError) {
-    report(message, Some(&Error::Kernel(e)));
 }

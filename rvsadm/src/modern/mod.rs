@@ -31,6 +31,8 @@ use cli::{
 use model::{words, ServiceState, State, TunnelState};
 use output::{Failure, Paint};
 
+use crate::progress::Progress;
+
 const ESRCH: i32 = 3;
 const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
@@ -119,7 +121,9 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
         Verb::Generate(Generate { what }) => match what {
             What::Man { folder } => {
                 fs::create_dir_all(folder)?;
-                clap_mangen::generate_to(cli::whole(), folder)?;
+                let mut command = cli::whole().disable_help_subcommand(true);
+                command.build();
+                man_pages(&command, folder)?;
             }
             What::Completions { shell } => {
                 clap_complete::generate(*shell, &mut cli::whole(), "rvsadm", out);
@@ -127,6 +131,15 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
         },
     }
     Ok(0)
+}
+
+/// A page for a command and each below it.
+fn man_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
+    for below in command.get_subcommands() {
+        man_pages(below, folder)?;
+    }
+    let page = clap_mangen::Man::new(command.clone()).section("8");
+    page.generate_to(folder).map(drop)
 }
 
 /// Prints a value as JSON with a line end.
@@ -354,6 +367,9 @@ fn drain(args: &Drain, as_json: bool, out: &mut impl Write) -> Result<(), Failur
         change(&mut client, &Message::set_dest(&id, &dest), &id)?;
     }
     let end = Instant::now() + Duration::from_secs(args.wait.min(86400));
+    let mut progress = Progress::new("seconds waited for connections to end", Some(args.wait));
+    let begun = Instant::now();
+    let mut waited = 0;
     loop {
         let now = the_dest(&mut client, &id, args.name.real)?;
         let left = u64::from(now.active) + u64::from(now.inactive) + u64::from(now.persistent);
@@ -362,6 +378,7 @@ fn drain(args: &Drain, as_json: bool, out: &mut impl Write) -> Result<(), Failur
             change(&mut client, &Message::del_dest(&id, now.addr), &id)?;
         }
         if over || Instant::now() >= end {
+            drop(progress);
             if as_json {
                 json(
                     &serde_json::json!({
@@ -398,6 +415,9 @@ fn drain(args: &Drain, as_json: bool, out: &mut impl Write) -> Result<(), Failur
             };
         }
         std::thread::sleep(Duration::from_millis(500));
+        let now = begun.elapsed().as_secs();
+        progress.advance(now - waited);
+        waited = now;
     }
 }
 
@@ -419,6 +439,25 @@ fn parse_file(path: &Path) -> Result<(State, Table), Failure> {
     state
         .and_then(|state| state.to_kernel().map(|table| (state, table)))
         .map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+}
+
+/// Sends all steps; what was refused, by their numbers.
+fn carry_out(client: &mut Client, plan: &plan::Plan) -> Result<Vec<(usize, KernelError)>, Failure> {
+    const AT_ONCE: usize = 1024;
+    let messages: Vec<Message> = plan.steps.iter().map(|(m, _)| m.clone()).collect();
+    for message in &messages {
+        // Before the first one is sent.
+        message.check().map_err(Error::Encode)?;
+    }
+    let mut progress = Progress::new("changes made", Some(messages.len() as u64));
+    let mut refused = Vec::new();
+    for (at, part) in messages.chunks(AT_ONCE).enumerate() {
+        let before = at * AT_ONCE;
+        let some = client.batch(part)?;
+        refused.extend(some.into_iter().map(|(at, e)| (before + at, e)));
+        progress.advance(part.len() as u64);
+    }
+    Ok(refused)
 }
 
 fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failure> {
@@ -448,8 +487,7 @@ fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failur
     let refused = if args.dry_run {
         Vec::new()
     } else {
-        let messages: Vec<Message> = plan.steps.iter().map(|(m, _)| m.clone()).collect();
-        client.batch(&messages)?
+        carry_out(&mut client, &plan)?
     };
     if as_json {
         let changes: Vec<String> = plan.steps.iter().map(|(_, what)| what.clone()).collect();
