@@ -50,8 +50,10 @@ mod proc_status;
 mod replies;
 mod resize;
 mod routes;
+mod rvs_netlink;
 mod rvsadm;
 mod rvsadm_classic;
+mod rvsadm_events;
 mod rvsadm_names;
 mod rvsadm_no_module;
 mod rvsadm_realserver;
@@ -147,10 +149,12 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_get::SCENARIO,
     &sockopt_ipvsadm::SCENARIO,
     &zero_flush::SCENARIO,
+    &rvs_netlink::SCENARIO,
     &rvsadm_classic::SCENARIO,
     &rvsadm_subcommands::SCENARIO,
     &rvsadm_watch::SCENARIO,
     &rvsadm_names::SCENARIO,
+    &rvsadm_events::SCENARIO,
     &rvsadm_realserver::SCENARIO,
     &rvsadm_no_module::SCENARIO,
     &rvsadm_speed::SCENARIO,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the `rvsadm_*` scenarios share: rvsadm in a namespace.
+//! What the `rvsadm_*` scenarios share: rvsadm in a namespace, and terminals.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,6 +10,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::ns::{Ns, Output};
 use crate::scenario::Cx;
+use crate::wait::until;
 
 /// rvsadm in a namespace.
 #[derive(Debug, Clone, Copy)]
@@ -80,4 +81,65 @@ pub fn jq(text: &str, filter: &str) -> Result<String> {
     let out = child.wait_with_output()?;
     ensure!(out.status.success(), "jq {filter}: {out:?}\n{text}");
     Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+/// A terminal of tmux, in a namespace.
+#[derive(Debug)]
+pub struct Terminal<'a> {
+    ns: &'a Ns,
+    socket: String,
+}
+
+impl<'a> Terminal<'a> {
+    /// A shell that runs a command line and then waits, so that the screen after it can be seen.
+    pub fn new(ns: &'a Ns, name: &str, width: u16, height: u16, line: &str) -> Result<Self> {
+        let terminal = Self {
+            ns,
+            socket: format!("/run/tmux-{name}"),
+        };
+        let script = format!("/run/{name}.sh");
+        std::fs::write(
+            &script,
+            format!("echo before; {line}; echo \"ended $?\"; exec cat\n"),
+        )?;
+        terminal.tmux(&format!(
+            "-u -f /dev/null new-session -d -x {width} -y {height} sh {script}"
+        ))?;
+        Ok(terminal)
+    }
+
+    /// Runs a command of tmux.
+    pub fn tmux(&self, line: &str) -> Result<String> {
+        self.ns.cmd(&format!("tmux -S {} {line}", self.socket))
+    }
+
+    /// Types keys, by tmux's names.
+    pub fn keys(&self, keys: &str) -> Result<()> {
+        self.tmux(&format!("send-keys {keys}")).map(drop)
+    }
+
+    fn screen(&self) -> Result<String> {
+        self.tmux("capture-pane -p")
+    }
+
+    /// Waits until the screen is as wanted.
+    pub fn shows(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let mut last = String::new();
+        until(what, 20.0, || {
+            last = self.screen()?;
+            Ok(wanted(&last).then(|| last.clone()))
+        })
+        .with_context(|| format!("the screen is\n{last}"))
+    }
+
+    /// Waits until the screen has a text.
+    pub fn has(&self, text: &str) -> Result<String> {
+        self.shows(text, |screen| screen.contains(text))
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        let _ = self.tmux("kill-server");
+    }
 }

@@ -47,6 +47,10 @@ fn one(cx: &Cx, mode: &str, method: &str) -> Result<()> {
     let host = Tool::new(cx, &topo.rs[0])?;
     let vip = at(Family::V4.vip(), 80);
     let ip: IpAddr = vip.ip();
+    // Answers come straight from the real server; here their way is through the director, which takes them for its own
+    // unless it is told otherwise.
+    topo.director
+        .set_sysctl("net.ipv4.conf.all.accept_local", 1)?;
     director.ok(&format!("service add tcp {vip} -s rr"))?;
     director.ok(&format!("real add tcp {vip} 10.0.1.2:80 --method {method}"))?;
     if mode == "--tunnel" {

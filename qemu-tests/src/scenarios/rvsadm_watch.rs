@@ -4,16 +4,14 @@
 
 use std::path::Path;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 
-use super::rvsadm::{jq, Tool};
+use super::rvsadm::{jq, Terminal, Tool};
 use crate::ipvs::Ipvs;
-use crate::ns::Ns;
 use crate::pkt::TCP;
 use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family, Topo};
-use crate::wait::until;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "rvsadm_watch",
@@ -22,63 +20,6 @@ pub const SCENARIO: Scenario = Scenario::new(
     run,
 )
 .with_rvsadm();
-
-/// A terminal of tmux, in a namespace.
-struct Terminal<'a> {
-    ns: &'a Ns,
-    socket: String,
-}
-
-impl<'a> Terminal<'a> {
-    /// A shell that runs a command line and then waits, so that the screen after it can be seen.
-    fn new(ns: &'a Ns, name: &str, width: u16, height: u16, line: &str) -> Result<Self> {
-        let terminal = Self {
-            ns,
-            socket: format!("/run/tmux-{name}"),
-        };
-        let script = format!("/run/{name}.sh");
-        std::fs::write(
-            &script,
-            format!("echo before; {line}; echo \"ended $?\"; exec cat\n"),
-        )?;
-        terminal.tmux(&format!(
-            "-u -f /dev/null new-session -d -x {width} -y {height} sh {script}"
-        ))?;
-        Ok(terminal)
-    }
-
-    fn tmux(&self, line: &str) -> Result<String> {
-        self.ns.cmd(&format!("tmux -S {} {line}", self.socket))
-    }
-
-    fn keys(&self, keys: &str) -> Result<()> {
-        self.tmux(&format!("send-keys {keys}")).map(drop)
-    }
-
-    fn screen(&self) -> Result<String> {
-        self.tmux("capture-pane -p")
-    }
-
-    /// Waits until the screen is as wanted.
-    fn shows(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        let mut last = String::new();
-        until(what, 20.0, || {
-            last = self.screen()?;
-            Ok(wanted(&last).then(|| last.clone()))
-        })
-        .with_context(|| format!("the screen is\n{last}"))
-    }
-
-    fn has(&self, text: &str) -> Result<String> {
-        self.shows(text, |screen| screen.contains(text))
-    }
-}
-
-impl Drop for Terminal<'_> {
-    fn drop(&mut self) {
-        let _ = self.tmux("kill-server");
-    }
-}
 
 /// The words of the line that has these.
 fn line<'a>(screen: &'a str, part: &str) -> Vec<&'a str> {

@@ -152,7 +152,7 @@ pub(super) struct ServiceArgs {
     #[arg(long, value_name = "FLAGS", value_delimiter = ',')]
     pub(super) scheduler_flags: Option<Vec<SchedulerFlag>>,
     /// Clients come back to the same real server, for this number of seconds after their last connection; 0 switches it off.
-    #[arg(long, short, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=2_678_400))]
+    #[arg(long, short, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=2_678_400), allow_negative_numbers = true)]
     pub(super) persistent: Option<u32>,
     /// Clients of the same network count as one for persistence: a mask or prefix length.
     #[arg(long, value_name = "MASK", value_parser = parse_mask)]
@@ -251,13 +251,13 @@ pub(super) struct RealArgs {
     #[arg(long, short, value_name = "METHOD")]
     pub(super) method: Option<Method>,
     /// Share of new connections; 0 gives none.
-    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..=i64::from(i32::MAX)))]
+    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..=i64::from(i32::MAX)), allow_negative_numbers = true)]
     pub(super) weight: Option<i32>,
     /// No new connections from this number on; 0 for no limit.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), allow_negative_numbers = true)]
     pub(super) upper: Option<u32>,
     /// New connections again below this number.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), allow_negative_numbers = true)]
     pub(super) lower: Option<u32>,
     /// Tunnel type.
     #[arg(long, value_name = "TYPE")]
@@ -275,7 +275,12 @@ pub(super) struct Drain {
     #[command(flatten)]
     pub(super) name: RealName,
     /// Seconds to wait at most; 0 doesn't wait.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    #[arg(
+        long,
+        default_value_t = 60,
+        value_name = "SECONDS",
+        allow_negative_numbers = true
+    )]
     pub(super) wait: u64,
     /// Remove the real server once it has no connections left.
     #[arg(long)]
@@ -307,7 +312,7 @@ pub(super) struct Watch {
     #[command(flatten)]
     pub(super) listed: Listed,
     /// How often the kernel is asked; its rates are new every two seconds.
-    #[arg(long, short, value_name = "SECONDS", default_value = "1", value_parser = parse_interval)]
+    #[arg(long, short, value_name = "SECONDS", default_value = "1", value_parser = parse_interval, allow_negative_numbers = true)]
     pub(super) interval: f64,
 }
 
@@ -393,7 +398,7 @@ pub(super) struct Events {
     #[arg(value_enum, default_value_t = Topic::Config)]
     pub(super) topic: Topic,
     /// End after this number of events.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(super) count: Option<u64>,
 }
 
