@@ -360,12 +360,12 @@ fn declared(tool: &Tool<'_>) -> Result<()> {
     // A file that is wrong anywhere changes nothing.
     let out = tool.run(
         "apply -f -",
-        "services: [{service: tcp 10.0.0.1:80}, {service: tcp 10.0.0.2}]\n",
+        "services: [{service: tcp 10.9.9.9:80}, {service: tcp 10.0.0.2}]\n",
     )?;
     ensure!(
         out.code == Some(2)
             && out.stderr.contains("`10.0.0.2`")
-            && !tool.ok("save")?.contains("10.0.0.1:80"),
+            && !tool.ok("save")?.contains("10.9.9.9"),
         "{out:?}"
     );
     // What the kernel refuses is named, the rest happens.
