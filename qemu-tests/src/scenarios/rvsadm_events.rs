@@ -105,7 +105,7 @@ fn listeners(tool: &Tool<'_>) -> Result<usize> {
             let mut words = line.split_whitespace().skip(1);
             let protocol = words.next()?;
             let groups = words.nth(1)?;
-            (protocol == "16" && groups.trim_start_matches('0') != "").then_some(())
+            (protocol == "16" && !groups.trim_start_matches('0').is_empty()).then_some(())
         })
         .count())
 }

@@ -268,7 +268,7 @@ impl Filter {
 /// Where connections come from.
 enum Source {
     /// The kernel's dump, with the filter done there; the first one is read already.
-    Dump(Option<rvs_netlink::Conn>, Box<Dump>),
+    Dump(Box<(Option<rvs_netlink::Conn>, Dump)>),
     File(File),
 }
 
@@ -280,13 +280,13 @@ fn open(filter: &Filter) -> Result<Source, Failure> {
     if client.offers(Command::GetConn) {
         let mut dump = client.conns(&filter.kernel)?;
         match dump.next() {
-            None => return Ok(Source::Dump(None, Box::new(dump))),
-            Some(Ok(first)) => return Ok(Source::Dump(Some(first), Box::new(dump))),
+            None => return Ok(Source::Dump(Box::new((None, dump)))),
+            Some(Ok(first)) => return Ok(Source::Dump(Box::new((Some(first), dump)))),
             // Everybody may read the file.
             Some(Err(Error::Kernel(e))) if e.errno == EPERM => {}
             // The service is gone, and so are its connections.
             Some(Err(Error::Kernel(e))) if e.errno == ESRCH => {
-                return Ok(Source::Dump(None, Box::new(dump)));
+                return Ok(Source::Dump(Box::new((None, dump))));
             }
             Some(Err(e)) => return Err(e.into()),
         }
@@ -302,8 +302,9 @@ fn rows(
     mut give: impl FnMut(Conn, bool) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<(), Failure> {
     let file = match source {
-        Source::Dump(first, dump) => {
-            for conn in first.map(Ok).into_iter().chain(*dump) {
+        Source::Dump(dump) => {
+            let (first, rest) = *dump;
+            for conn in first.map(Ok).into_iter().chain(rest) {
                 let conn = Conn::from(conn?);
                 let wanted = filter.wants_state(&conn);
                 if give(conn, wanted)?.is_break() {

@@ -85,8 +85,7 @@ pub(super) fn follow(args: &Events, as_json: bool, out: &mut impl Write) -> Resu
     // What is numbered after this and doesn't come was missed.
     events.since(&Client::open()?.event_counts()?);
     let paint = Paint::stdout();
-    let mut told = 0u64;
-    for event in events {
+    for (told, event) in (1u64..).zip(events) {
         let (event, missed) = event?;
         let now = SystemTime::now();
         let time = humantime::format_rfc3339_millis(now).to_string();
@@ -107,7 +106,6 @@ pub(super) fn follow(args: &Events, as_json: bool, out: &mut impl Write) -> Resu
             writeln!(out, "{time} {verb} {}", text(&event))?;
         }
         out.flush()?;
-        told += 1;
         if args.count.is_some_and(|count| told >= count) {
             return Ok(());
         }
