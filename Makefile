@@ -29,6 +29,10 @@ install: ## install rvs.ko for the kernel of KDIR, with depmod (as root)
 	@if [ -e packaging/modprobe.d/rvs.conf ]; then \
 		install -D -m 644 packaging/modprobe.d/rvs.conf $(INSTALL_MOD_PATH)/etc/modprobe.d/rvs.conf; fi
 
+.PHONY: install-rvsadm
+install-rvsadm: ## install rvsadm, man pages and completions; RVSADM= a built one, PREFIX= (/usr/local), DESTDIR=, IPVSADM=1 also as ipvsadm
+	@DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" IPVSADM="$(IPVSADM)" scripts/install-rvsadm $(RVSADM)
+
 .PHONY: clean
 clean: ## delete what the build has made here (not the lab's cache: scripts/lab clean)
 	@if [ -e $(KDIR)/Makefile ]; then $(kbuild) clean; fi

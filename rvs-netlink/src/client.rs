@@ -18,22 +18,27 @@
 //! # }
 //! ```
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr as InetAddr;
+use std::os::fd::{AsRawFd, RawFd};
 
 use netlink_packet_core::{
     DecodeError, NetlinkMessage, NetlinkPayload, NlasIterator, NLM_F_ACK, NLM_F_ACK_TLVS,
     NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
 };
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
+use netlink_packet_generic::ctrl::nlas::{GenlCtrlAttrs, McastGrpAttrs, OpAttrs};
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::GenlMessage;
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 
 use crate::attribute::EncodeError;
-use crate::{Command, Daemon, Dest, Info, Message, Service, ServiceId, Timeouts, FAMILY_NAME};
+use crate::{
+    Command, Conn, ConnFilter, Daemon, Dest, Event, EventCounts, Gaps, Group, Info, Message,
+    Service, ServiceId, Timeouts, FAMILY_NAME,
+};
 
 /// A refusal by the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +105,8 @@ pub enum Error {
     Interrupted,
     /// There was no answer where one had to be.
     NoAnswer,
+    /// The module that is loaded doesn't have this part of rvs's extension (a command or a multicast group).
+    NoExtension(&'static str),
 }
 
 impl fmt::Display for Error {
@@ -114,6 +121,7 @@ impl fmt::Display for Error {
             Self::Encode(e) => write!(f, "a request that can't be sent: {e}"),
             Self::Interrupted => f.write_str("the table changed while it was being listed"),
             Self::NoAnswer => f.write_str("the kernel answered nothing"),
+            Self::NoExtension(what) => write!(f, "the module that is loaded has no {what}"),
         }
     }
 }
@@ -125,7 +133,7 @@ impl std::error::Error for Error {
             Self::Kernel(e) => Some(e),
             Self::Decode(e) => Some(e),
             Self::Encode(e) => Some(e),
-            Self::NoFamily | Self::Interrupted | Self::NoAnswer => None,
+            Self::NoFamily | Self::Interrupted | Self::NoAnswer | Self::NoExtension(_) => None,
         }
     }
 }
@@ -149,17 +157,96 @@ impl From<EncodeError> for Error {
 }
 
 /// The largest datagram that the kernel builds for a dump is 32 KiB.
-const RECEIVE: usize = 64 * 1024;
+pub(crate) const RECEIVE: usize = 64 * 1024;
+/// The receive buffer of a listener.
+pub(crate) const RECEIVE_EVENTS: i32 = 4 * 1024 * 1024;
 /// Requests in one system call. Each that is refused is answered, and all answers must fit into the socket's
 /// receive buffer, of which each takes about a kilobyte.
 const BATCH: usize = 128;
 /// Bytes in one system call, below the default send buffer.
 const BATCH_BYTES: usize = 96 * 1024;
 
+/// What the kernel's controller says of the family.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Family {
+    /// The number that messages carry.
+    pub(crate) id: u16,
+    commands: Vec<Command>,
+    /// Multicast groups by name.
+    groups: Vec<(String, u32)>,
+}
+
+impl Family {
+    /// Adds what one message of the answer says.
+    pub(crate) fn learn(&mut self, attributes: &[GenlCtrlAttrs]) {
+        for attribute in attributes {
+            match attribute {
+                GenlCtrlAttrs::FamilyId(id) => self.id = *id,
+                GenlCtrlAttrs::Ops(ops) => {
+                    let numbers = ops.iter().flatten().filter_map(|a| match a {
+                        OpAttrs::Id(id) => u8::try_from(*id).ok(),
+                        OpAttrs::Flags(_) => None,
+                    });
+                    self.commands.extend(numbers.map(Command::from));
+                }
+                GenlCtrlAttrs::McastGroups(groups) => {
+                    for group in groups {
+                        let (mut name, mut number) = (None, None);
+                        for attribute in group {
+                            match attribute {
+                                McastGrpAttrs::Name(v) => name = Some(v.clone()),
+                                McastGrpAttrs::Id(v) => number = Some(*v),
+                            }
+                        }
+                        self.groups.extend(name.zip(number));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn offers(&self, command: Command) -> bool {
+        self.commands.contains(&command)
+    }
+
+    pub(crate) fn group(&self, group: Group) -> Result<u32, Error> {
+        let found = self.groups.iter().find(|(name, _)| name == group.name());
+        found
+            .map(|(_, number)| *number)
+            .ok_or(Error::NoExtension(group.name()))
+    }
+}
+
+/// The request that asks the controller for the family.
+pub(crate) fn family_request(sequence: u32) -> Vec<u8> {
+    let mut message = NetlinkMessage::from(GenlMessage::from_payload(GenlCtrl {
+        cmd: GenlCtrlCmd::GetFamily,
+        nlas: vec![GenlCtrlAttrs::FamilyName(FAMILY_NAME.to_owned())],
+    }));
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    message.header.sequence_number = sequence;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// What came of that request.
+pub(crate) fn family_found(end: Result<(), KernelError>, family: Family) -> Result<Family, Error> {
+    match end {
+        Ok(()) if family.id != 0 => Ok(family),
+        Ok(()) => Err(Error::NoAnswer),
+        // ENOENT
+        Err(e) if e.errno == 2 => Err(Error::NoFamily),
+        Err(e) => Err(Error::Kernel(e)),
+    }
+}
+
 /// A socket of family `IPVS` in the network namespace of the thread that opened it.
 pub struct Client {
     socket: Socket,
-    family: u16,
+    family: Family,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -167,17 +254,67 @@ pub struct Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("family", &self.family)
+            .field("family", &self.family.id)
             .finish_non_exhaustive()
     }
 }
 
 /// One message of an answer.
-enum Item<T> {
-    /// Of the family.
-    Message(T),
-    /// The end: of a dump, or an acknowledgement, or a refusal.
+pub(crate) enum Item<T> {
+    /// Of the family; whether it belongs to a dump during which the table has changed.
+    Message(T, bool),
+    /// The end of a dump, an acknowledgement, or a refusal.
     End(Result<(), KernelError>),
+    /// The end of a dump during which the table has changed.
+    Torn,
+}
+
+/// Gives the messages of a datagram to `each`, with their sequence numbers; whether it said of one of them that it is the last.
+pub(crate) fn items<T>(
+    datagram: &[u8],
+    mut each: impl FnMut(u32, Item<T>) -> Result<bool, Error>,
+) -> Result<bool, Error>
+where
+    T: netlink_packet_core::NetlinkDeserializable,
+{
+    let mut rest = datagram;
+    let mut last = false;
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<T>::deserialize(rest)?;
+        let len = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+        rest = len
+            .checked_next_multiple_of(4)
+            .and_then(|len| rest.get(len..))
+            .unwrap_or_default();
+        let (header, payload) = message.into_parts();
+        let torn = header.flags & NLM_F_DUMP_INTR != 0;
+        let item = match payload {
+            NetlinkPayload::InnerMessage(inner) => Item::Message(inner, torn),
+            NetlinkPayload::Error(e) => Item::End(match e.code {
+                None => Ok(()),
+                Some(code) => {
+                    let tlvs = if header.flags & NLM_F_ACK_TLVS != 0 {
+                        after_request(&e.header, header.flags & NLM_F_CAPPED != 0)
+                    } else {
+                        &[]
+                    };
+                    Err(KernelError::new(code.get().saturating_neg(), tlvs))
+                }
+            }),
+            NetlinkPayload::Done(done) => match done.code {
+                0 if torn => Item::Torn,
+                0 => Item::End(Ok(())),
+                code => Item::End(Err(KernelError::new(
+                    code.saturating_neg(),
+                    &done.extended_ack,
+                ))),
+            },
+            // Nothing else has a meaning here.
+            _ => continue,
+        };
+        last |= each(header.sequence_number, item)?;
+    }
+    Ok(last)
 }
 
 impl Client {
@@ -193,7 +330,7 @@ impl Client {
         let _ = socket.set_cap_ack(true);
         let mut client = Self {
             socket,
-            family: 0,
+            family: Family::default(),
             sequence: 0,
             buffer: Vec::with_capacity(RECEIVE),
         };
@@ -203,7 +340,12 @@ impl Client {
 
     /// The number that the kernel gave to the family.
     pub fn family(&self) -> u16 {
-        self.family
+        self.family.id
+    }
+
+    /// Whether the module has a command: those from [`Command::GetConn`] on need rvs.
+    pub fn offers(&self, command: Command) -> bool {
+        self.family.offers(command)
     }
 
     fn next(&mut self) -> u32 {
@@ -211,33 +353,15 @@ impl Client {
         self.sequence
     }
 
-    fn resolve(&mut self) -> Result<u16, Error> {
+    fn resolve(&mut self) -> Result<Family, Error> {
         let sequence = self.next();
-        let mut message = NetlinkMessage::from(GenlMessage::from_payload(GenlCtrl {
-            cmd: GenlCtrlCmd::GetFamily,
-            nlas: vec![GenlCtrlAttrs::FamilyName(FAMILY_NAME.to_owned())],
-        }));
-        message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-        message.header.sequence_number = sequence;
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.send(&bytes)?;
-        let mut family = None;
+        self.send(&family_request(sequence))?;
+        let mut family = Family::default();
         let end = self.receive::<GenlMessage<GenlCtrl>>(sequence, |answer| {
-            family = family.or(answer.payload.nlas.iter().find_map(|a| match a {
-                GenlCtrlAttrs::FamilyId(id) => Some(*id),
-                _ => None,
-            }));
+            family.learn(&answer.payload.nlas);
             Ok(())
         })?;
-        match (end, family) {
-            (Ok(()), Some(family)) => Ok(family),
-            (Ok(()), None) => Err(Error::NoAnswer),
-            // ENOENT
-            (Err(e), _) if e.errno == 2 => Err(Error::NoFamily),
-            (Err(e), _) => Err(Error::Kernel(e)),
-        }
+        family_found(end, family)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Error> {
@@ -249,7 +373,25 @@ impl Client {
         }
     }
 
-    /// Reads datagrams until `each` says that it has seen the last message; it gets sequence number and content.
+    /// Reads one datagram and gives its messages to `each`, with their sequence numbers; whether `each` said of one of
+    /// them that it is the last.
+    fn datagram<T>(
+        &mut self,
+        each: impl FnMut(u32, Item<T>) -> Result<bool, Error>,
+    ) -> Result<bool, Error>
+    where
+        T: netlink_packet_core::NetlinkDeserializable,
+    {
+        self.buffer.clear();
+        while let Err(e) = self.socket.recv(&mut self.buffer, 0) {
+            if e.kind() != io::ErrorKind::Interrupted {
+                return Err(e.into());
+            }
+        }
+        items(&self.buffer, each)
+    }
+
+    /// Reads datagrams until `each` says that it has seen the last message.
     fn read<T>(
         &mut self,
         mut each: impl FnMut(u32, Item<T>) -> Result<bool, Error>,
@@ -257,51 +399,8 @@ impl Client {
     where
         T: netlink_packet_core::NetlinkDeserializable,
     {
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            let mut rest = self.buffer.as_slice();
-            let mut last = false;
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<T>::deserialize(rest)?;
-                let len = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-                rest = len
-                    .checked_next_multiple_of(4)
-                    .and_then(|len| rest.get(len..))
-                    .unwrap_or_default();
-                let (header, payload) = message.into_parts();
-                if header.flags & NLM_F_DUMP_INTR != 0 {
-                    return Err(Error::Interrupted);
-                }
-                let item = match payload {
-                    NetlinkPayload::InnerMessage(inner) => Item::Message(inner),
-                    NetlinkPayload::Error(e) => Item::End(match e.code {
-                        None => Ok(()),
-                        Some(code) => {
-                            let tlvs = if header.flags & NLM_F_ACK_TLVS != 0 {
-                                after_request(&e.header, header.flags & NLM_F_CAPPED != 0)
-                            } else {
-                                &[]
-                            };
-                            Err(KernelError::new(code.get().saturating_neg(), tlvs))
-                        }
-                    }),
-                    NetlinkPayload::Done(done) => Item::End(match done.code {
-                        0 => Ok(()),
-                        code => Err(KernelError::new(code.saturating_neg(), &done.extended_ack)),
-                    }),
-                    // Nothing else has a meaning here.
-                    _ => continue,
-                };
-                last |= each(header.sequence_number, item)?;
-            }
-            if last {
-                return Ok(());
-            }
-        }
+        while !self.datagram(&mut each)? {}
+        Ok(())
     }
 
     /// Reads the answer to one request.
@@ -318,7 +417,9 @@ impl Client {
             // Anything else belongs to a dump that was given up.
             if of == sequence {
                 match item {
-                    Item::Message(message) => each(message)?,
+                    // What was dumped so far may not have everything.
+                    Item::Message(_, true) | Item::Torn => return Err(Error::Interrupted),
+                    Item::Message(message, false) => each(message)?,
                     Item::End(result) => {
                         end = result;
                         return Ok(true);
@@ -338,7 +439,7 @@ impl Client {
         mut each: impl FnMut(Message) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let sequence = self.next();
-        let bytes = message.encode(self.family, sequence, NLM_F_REQUEST | flags)?;
+        let bytes = message.encode(self.family.id, sequence, NLM_F_REQUEST | flags)?;
         self.send(&bytes)?;
         self.receive::<GenlMessage<Message>>(sequence, |answer| each(answer.payload))?
             .map_err(Error::Kernel)
@@ -386,7 +487,7 @@ impl Client {
             let mut count = 0;
             for message in messages.iter().skip(done).take(BATCH) {
                 let sequence = self.next();
-                let one = message.encode(self.family, sequence, NLM_F_REQUEST)?;
+                let one = message.encode(self.family.id, sequence, NLM_F_REQUEST)?;
                 if count > 0 && bytes.len().saturating_add(one.len()) > BATCH_BYTES {
                     self.sequence = sequence.wrapping_sub(1);
                     break;
@@ -508,6 +609,62 @@ impl Client {
         Ok(daemons)
     }
 
+    /// How many events there were; needs rvs.
+    pub fn event_counts(&mut self) -> Result<EventCounts, Error> {
+        if !self.offers(Command::GetEvents) {
+            return Err(Error::NoExtension("command GET_EVENTS"));
+        }
+        Ok(self.get(&Message::get_events())?.event_counts()?)
+    }
+
+    /// The connections that a filter lets through, as they come: no more than one datagram of them is kept. Needs rvs.
+    ///
+    /// Takes the client along, because a dump that is given up half-way occupies its socket.
+    pub fn conns(mut self, filter: &ConnFilter) -> Result<Conns, Error> {
+        if !self.offers(Command::GetConn) {
+            return Err(Error::NoExtension("command GET_CONN"));
+        }
+        let sequence = self.next();
+        let message = Message::get_conns(filter);
+        self.send(&message.encode(self.family.id, sequence, NLM_F_REQUEST | NLM_F_DUMP)?)?;
+        Ok(Conns {
+            client: self,
+            sequence,
+            waiting: VecDeque::new(),
+            over: false,
+        })
+    }
+
+    /// What happens from now on, in some groups; needs rvs.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), rvs_netlink::client::Error> {
+    /// use rvs_netlink::{client::Client, Group};
+    ///
+    /// for event in Client::open()?.events(&[Group::Config])? {
+    ///     let (event, missed) = event?;
+    ///     if missed > 0 {
+    ///         println!("{missed} events are missing here");
+    ///     }
+    ///     println!("{:?} {:?}", event.change, event.subject);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn events(self, groups: &[Group]) -> Result<Events, Error> {
+        for group in groups {
+            let number = self.family.group(*group)?;
+            // They come in bursts; the system's limit holds.
+            let _ = self.socket.set_rx_buf_sz(RECEIVE_EVENTS);
+            self.socket.add_membership(number)?;
+        }
+        Ok(Events {
+            client: self,
+            waiting: VecDeque::new(),
+            gaps: Gaps::default(),
+        })
+    }
+
     /// Starts a synchronisation daemon.
     pub fn start_daemon(&mut self, daemon: &Daemon) -> Result<(), Error> {
         self.request(&Message::new_daemon(daemon))
@@ -516,6 +673,123 @@ impl Client {
     /// Stops a synchronisation daemon.
     pub fn stop_daemon(&mut self, daemon: &Daemon) -> Result<(), Error> {
         self.request(&Message::del_daemon(daemon))
+    }
+}
+
+/// The connections of a dump; see [`Client::conns`].
+#[derive(Debug)]
+pub struct Conns {
+    client: Client,
+    sequence: u32,
+    waiting: VecDeque<Conn>,
+    over: bool,
+}
+
+impl Conns {
+    fn fill(&mut self) -> Result<(), Error> {
+        let (sequence, waiting) = (self.sequence, &mut self.waiting);
+        self.over = self
+            .client
+            .datagram::<GenlMessage<Message>>(|of, item| match item {
+                _ if of != sequence => Ok(false),
+                // A connection that was there all the time is in the dump even so.
+                Item::Message(message, _) => {
+                    waiting.push_back(message.payload.conn()?);
+                    Ok(false)
+                }
+                Item::End(Err(e)) => Err(Error::Kernel(e)),
+                Item::End(Ok(())) | Item::Torn => Ok(true),
+            })?;
+        Ok(())
+    }
+}
+
+impl Iterator for Conns {
+    type Item = Result<Conn, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.waiting.is_empty() && !self.over {
+            if let Err(e) = self.fill() {
+                self.over = true;
+                return Some(Err(e));
+            }
+        }
+        self.waiting.pop_front().map(Ok)
+    }
+}
+
+/// The socket was full, and something was lost.
+pub(crate) const ENOBUFS: i32 = 105;
+
+/// Puts an announcement into the queue. A later module may announce other things too.
+pub(crate) fn take_event(
+    item: Item<GenlMessage<Message>>,
+    waiting: &mut VecDeque<Event>,
+) -> Result<bool, Error> {
+    match item {
+        Item::Message(message, _) if message.payload.announces() => {
+            waiting.push_back(message.payload.event()?);
+        }
+        _ => {}
+    }
+    Ok(false)
+}
+
+/// Announcements, without end; see [`Client::events`].
+///
+/// Each comes with the number of those of its group that were missed just before it. An error of the socket is given once and
+/// doesn't end it.
+#[derive(Debug)]
+pub struct Events {
+    client: Client,
+    waiting: VecDeque<Event>,
+    gaps: Gaps,
+}
+
+impl Events {
+    /// Whether [`Iterator::next`] waits for events (as at first), or gives an error of kind `WouldBlock` if there are none.
+    pub fn set_blocking(&self, blocking: bool) -> Result<(), Error> {
+        Ok(self.client.socket.set_non_blocking(!blocking)?)
+    }
+
+    /// Has this listener missed what happened after these counts and before its first event? From now on, it tells.
+    pub fn since(&mut self, counts: &EventCounts) {
+        self.gaps = Gaps::since(counts);
+    }
+
+    fn fill(&mut self) -> Result<(), Error> {
+        let waiting = &mut self.waiting;
+        let read = self
+            .client
+            .datagram::<GenlMessage<Message>>(|_, item| take_event(item, waiting));
+        match read {
+            // The socket was full. What was missed, the next event's number tells.
+            Err(Error::Io(e)) if e.raw_os_error() == Some(ENOBUFS) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+impl Iterator for Events {
+    type Item = Result<(Event, u64), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                let missed = self.gaps.before(&event);
+                return Some(Ok((event, missed)));
+            }
+            if let Err(e) = self.fill() {
+                return Some(Err(e));
+            }
+        }
+    }
+}
+
+impl AsRawFd for Events {
+    /// For those who wait for several things.
+    fn as_raw_fd(&self) -> RawFd {
+        self.client.socket.as_raw_fd()
     }
 }
 

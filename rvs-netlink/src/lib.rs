@@ -12,6 +12,9 @@
 //! - **A client** (feature `client`): [`client::Client`] asks, lists and changes, one request or a batch in
 //!   a single system call, and turns extended acknowledgements into errors.
 //!
+//! rvs's own extension (connections and events) is there too: [`Conn`], [`ConnFilter`], [`Event`]. The client knows whether the
+//! module that is loaded has it. With the feature `tokio` there is an asynchronous client as well.
+//!
 //! Parsing checks every length and never panics. Emission through the `Emitable` trait can't fail by its
 //! signature; what can't be represented (an attribute holds at most 65531 bytes) is left out there, while
 //! [`Message::encode`] reports it.
@@ -39,15 +42,21 @@
 mod attribute;
 #[cfg(feature = "client")]
 pub mod client;
+mod conn;
 mod daemon;
 mod dest;
+mod event;
 mod message;
 mod service;
 mod stats;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use attribute::{Address, EncodeError, Unknown, MAX_VALUE_LEN};
+pub use conn::{Conn, ConnAttribute, ConnCounters, ConnFilter, ConnFlags};
 pub use daemon::{Daemon, DaemonAttribute, DaemonState};
 pub use dest::{Dest, DestAttribute, ForwardMethod, TunnelType};
+pub use event::{Change, Event, EventCounts, Gaps, Group, Subject};
 pub use message::{
     Attribute, Command, Info, InfoAttribute, Message, Timeouts, FAMILY_NAME, FAMILY_VERSION,
 };

@@ -3,14 +3,16 @@
 //! Messages: a command and its attributes.
 
 use netlink_packet_core::{
-    DecodeError, Emitable, ErrorContext, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlaBuffer,
-    NlasIterator, ParseableParametrized,
+    DecodeError, Emitable, ErrorContext, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla,
+    NlaBuffer, NlasIterator, ParseableParametrized,
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 
 use crate::attribute::{emit_all, fitting, required, within, EncodeError, Table, Unknown};
+use crate::conn::{Conn, ConnAttribute, ConnFilter};
 use crate::daemon::{Daemon, DaemonAttribute};
 use crate::dest::{Dest, DestAttribute};
+use crate::event::{unknown_command, Change, Event, EventCounts, Subject};
 use crate::service::{AddressFamily, Service, ServiceAttribute, ServiceId};
 
 /// The name under which the kernel's controller knows the family.
@@ -84,6 +86,20 @@ commands! {
     Zero = 16,
     /// Removes all services.
     Flush = 17,
+    /// Dumps connections. This command and those below need rvs.
+    GetConn = 64,
+    /// The command of answers that describe a connection.
+    Conn = 65,
+    /// Asks how many events there were.
+    GetEvents = 66,
+    /// The command of the answer to `GetEvents`.
+    Events = 67,
+    /// Announces what happened to a service.
+    ServiceEvent = 68,
+    /// Announces what happened to a destination.
+    DestEvent = 69,
+    /// Announces what happened to a connection.
+    ConnEvent = 70,
 }
 
 attributes! {
@@ -101,6 +117,18 @@ attributes! {
         TimeoutTcpFin(u32 as Native) = 5,
         /// Seconds that an idle UDP flow stays.
         TimeoutUdp(u32 as Native) = 6,
+        /// A connection, or in a request what it must be like. This one and those below need rvs.
+        Conn(Vec<ConnAttribute> as Nest) = 64,
+        /// What happened: a [`Change`] as a number.
+        Event(u8 as Native) = 65,
+        /// The number of an event.
+        Seq(u64 as Native) = 66,
+        /// Events of connections that were lost before they were sent.
+        Lost(u64 as Native) = 67,
+        /// The last number of the group of services and destinations.
+        ConfigSeq(u64 as Native) = 68,
+        /// The last number of the group of connections.
+        ConnSeq(u64 as Native) = 69,
     }
 }
 
@@ -280,6 +308,109 @@ impl Message {
         Self::new(Command::Flush, Vec::new())
     }
 
+    /// Asks for connections; to be sent as a dump. Needs rvs.
+    pub fn get_conns(filter: &ConnFilter) -> Self {
+        let mut attributes = Vec::new();
+        if let Some(service) = &filter.service {
+            attributes.push(Attribute::Service(service.attributes()));
+        }
+        let conn = filter.attributes();
+        if !conn.is_empty() {
+            attributes.push(Attribute::Conn(conn));
+        }
+        Self::new(Command::GetConn, attributes)
+    }
+
+    /// Asks how many events there were. Needs rvs.
+    pub fn get_events() -> Self {
+        Self::new(Command::GetEvents, Vec::new())
+    }
+
+    /// The connection of an answer.
+    pub fn conn(&self) -> Result<Conn, DecodeError> {
+        let nest = self.attributes.iter().find_map(|a| match a {
+            Attribute::Conn(nest) => Some(nest.as_slice()),
+            _ => None,
+        });
+        Conn::try_from(required(nest, "message attribute Conn")?)
+    }
+
+    /// The number in one of the 64-bit attributes.
+    fn number(
+        &self,
+        of: impl Fn(&Attribute) -> Option<u64>,
+        what: &str,
+    ) -> Result<u64, DecodeError> {
+        required(self.attributes.iter().find_map(of), what)
+    }
+
+    fn lost(&self) -> Option<u64> {
+        self.attributes.iter().find_map(|a| match a {
+            Attribute::Lost(v) => Some(*v),
+            _ => None,
+        })
+    }
+
+    /// How many events there were, of the answer to [`Message::get_events`].
+    pub fn event_counts(&self) -> Result<EventCounts, DecodeError> {
+        let config = |a: &Attribute| match a {
+            Attribute::ConfigSeq(v) => Some(*v),
+            _ => None,
+        };
+        let conns = |a: &Attribute| match a {
+            Attribute::ConnSeq(v) => Some(*v),
+            _ => None,
+        };
+        Ok(EventCounts {
+            config: self.number(config, "message attribute ConfigSeq")?,
+            conns: self.number(conns, "message attribute ConnSeq")?,
+            lost: self.lost().unwrap_or_default(),
+        })
+    }
+
+    /// Whether this is an announcement that [`Message::event`] can read.
+    pub fn announces(&self) -> bool {
+        matches!(
+            self.command,
+            Command::ServiceEvent | Command::DestEvent | Command::ConnEvent
+        )
+    }
+
+    /// What an announcement says.
+    pub fn event(&self) -> Result<Event, DecodeError> {
+        let change = self.attributes.iter().find_map(|a| match a {
+            Attribute::Event(v) => Some(Change::from(*v)),
+            _ => None,
+        });
+        let sequence = |a: &Attribute| match a {
+            Attribute::Seq(v) => Some(*v),
+            _ => None,
+        };
+        Ok(Event {
+            subject: match self.command {
+                Command::ServiceEvent => Subject::Service(self.service()?),
+                Command::DestEvent => {
+                    let id = self.service_id()?;
+                    Subject::Dest(id, self.dest(id.family())?)
+                }
+                Command::ConnEvent => Subject::Conn(self.conn()?),
+                other => return Err(unknown_command(other.into())),
+            },
+            change: required(change, "message attribute Event")?,
+            sequence: self.number(sequence, "message attribute Seq")?,
+            lost: self.lost().unwrap_or_default(),
+        })
+    }
+
+    /// What identifies the service of an answer.
+    pub fn service_id(&self) -> Result<ServiceId, DecodeError> {
+        let nest = self.attributes.iter().find_map(|a| match a {
+            Attribute::Service(nest) => Some(nest.as_slice()),
+            _ => None,
+        });
+        ServiceId::try_from(required(nest, "message attribute Service")?)
+    }
+
     /// The service of an answer.
     pub fn service(&self) -> Result<Service, DecodeError> {
         let nest = self.attributes.iter().find_map(|a| match a {
@@ -417,6 +548,24 @@ impl Emitable for Message {
         let (attributes, info) = buffer.split_at_mut(middle);
         emit_all(&self.attributes, attributes);
         emit_all(&self.info, info);
+        if self.command == Command::GetConn {
+            mark_nests(&self.attributes, attributes);
+        }
+    }
+}
+
+/// Sets the flag of nests, which rvs's own requests must have and those of C don't.
+fn mark_nests(attributes: &[Attribute], out: &mut [u8]) {
+    const NESTED: u16 = 0x8000;
+    let mut at = 0usize;
+    for attribute in attributes {
+        if matches!(attribute, Attribute::Service(_) | Attribute::Conn(_)) {
+            let kind = (attribute.kind() | NESTED).to_ne_bytes();
+            for (byte, flagged) in out.iter_mut().skip(at.saturating_add(2)).zip(kind) {
+                *byte = flagged;
+            }
+        }
+        at = at.saturating_add(attribute.buffer_len());
     }
 }
 

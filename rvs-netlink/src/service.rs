@@ -218,6 +218,37 @@ impl ServiceId {
     }
 }
 
+impl TryFrom<&[ServiceAttribute]> for ServiceId {
+    type Error = DecodeError;
+
+    fn try_from(attributes: &[ServiceAttribute]) -> Result<Self, DecodeError> {
+        let (mut af, mut protocol, mut addr, mut port, mut fwmark) = (None, None, None, None, None);
+        for attribute in attributes {
+            match attribute {
+                ServiceAttribute::Af(v) => af = Some(AddressFamily(*v)),
+                ServiceAttribute::Protocol(v) => protocol = Some(Protocol(*v)),
+                ServiceAttribute::Addr(v) => addr = Some(*v),
+                ServiceAttribute::Port(v) => port = Some(*v),
+                ServiceAttribute::Fwmark(v) => fwmark = Some(*v),
+                _ => {}
+            }
+        }
+        let family = required(af, "service attribute Af")?;
+        if let Some(mark) = fwmark {
+            return Ok(Self::Fwmark { family, mark });
+        }
+        let protocol = required(protocol, "service attribute Protocol")?;
+        let ip = required(addr, "service attribute Addr")?
+            .to_ip(family)
+            .ok_or_else(|| format!("service of address family {}", family.0))?;
+        let port = required(port, "service attribute Port")?;
+        Ok(Self::Address {
+            protocol,
+            addr: SocketAddr::new(ip, port),
+        })
+    }
+}
+
 impl fmt::Display for ServiceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -300,16 +331,10 @@ impl TryFrom<&[ServiceAttribute]> for Service {
     type Error = DecodeError;
 
     fn try_from(attributes: &[ServiceAttribute]) -> Result<Self, DecodeError> {
-        let (mut af, mut protocol, mut addr, mut port, mut fwmark) = (None, None, None, None, None);
         let (mut scheduler, mut flags, mut timeout, mut netmask) = (None, None, None, None);
         let (mut pe_name, mut stats, mut stats64) = (None, None, None);
         for attribute in attributes {
             match attribute {
-                ServiceAttribute::Af(v) => af = Some(AddressFamily(*v)),
-                ServiceAttribute::Protocol(v) => protocol = Some(Protocol(*v)),
-                ServiceAttribute::Addr(v) => addr = Some(*v),
-                ServiceAttribute::Port(v) => port = Some(*v),
-                ServiceAttribute::Fwmark(v) => fwmark = Some(*v),
                 ServiceAttribute::SchedName(v) => scheduler = Some(v.clone()),
                 ServiceAttribute::Flags(v) => flags = Some(v.flags),
                 ServiceAttribute::Timeout(v) => timeout = Some(*v),
@@ -317,24 +342,12 @@ impl TryFrom<&[ServiceAttribute]> for Service {
                 ServiceAttribute::PeName(v) => pe_name = Some(v.clone()),
                 ServiceAttribute::Stats(v) => stats = Some(Stats::from(v.as_slice())),
                 ServiceAttribute::Stats64(v) => stats64 = Some(Stats::from(v.as_slice())),
-                ServiceAttribute::Other(_) => {}
+                // What identifies it, and what isn't known.
+                _ => {}
             }
         }
-        let family = required(af, "service attribute Af")?;
-        let id = match fwmark {
-            Some(mark) => ServiceId::Fwmark { family, mark },
-            None => {
-                let protocol = required(protocol, "service attribute Protocol")?;
-                let ip = required(addr, "service attribute Addr")?
-                    .to_ip(family)
-                    .ok_or_else(|| format!("service of address family {}", family.0))?;
-                let port = required(port, "service attribute Port")?;
-                ServiceId::Address {
-                    protocol,
-                    addr: SocketAddr::new(ip, port),
-                }
-            }
-        };
+        let id = ServiceId::try_from(attributes)?;
+        let family = id.family();
         let netmask = required(netmask, "service attribute Netmask")?;
         Ok(Self {
             id,

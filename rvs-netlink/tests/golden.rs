@@ -123,3 +123,51 @@ fn the_rest() {
     assert_eq!(info.version_parts(), [1, 2, 1]);
     assert_eq!(info.conn_tab_size, 256);
 }
+
+#[test]
+fn events() {
+    let id = ServiceId::address(Protocol::UDP, addr("10.0.0.1:53"));
+    let event = one("event_service").event().unwrap();
+    assert_eq!((event.change, event.sequence), (Change::New, 1));
+    assert_eq!(event.group(), Group::Config);
+    match event.subject {
+        Subject::Service(service) => {
+            assert_eq!((service.id, service.scheduler.as_str()), (id, "rr"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let event = one("event_dest").event().unwrap();
+    assert_eq!((event.change, event.sequence), (Change::New, 2));
+    match event.subject {
+        Subject::Dest(of, dest) => {
+            assert_eq!(
+                (of, dest.addr, dest.weight),
+                (id, addr("127.0.0.1:5353"), 3)
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let event = one("event_conn").event().unwrap();
+    assert_eq!((event.change, event.sequence), (Change::New, 1));
+    assert_eq!(event.group(), Group::Conns);
+    assert!(matches!(event.subject, Subject::Conn(conn) if conn.service() == id));
+    assert_eq!(
+        one("event_counts").event_counts().unwrap(),
+        EventCounts::default()
+    );
+}
+
+#[test]
+fn connections() {
+    let conn = one("conn").conn().unwrap();
+    assert_eq!(conn.protocol, Protocol::UDP);
+    assert_eq!(conn.client.ip(), addr("10.0.0.1:1").ip());
+    assert_eq!(conn.virt, addr("10.0.0.1:53"));
+    assert_eq!(conn.dest, addr("127.0.0.1:5353"));
+    assert_eq!(conn.flags.method(), ForwardMethod::MASQ);
+    assert_eq!(conn.state_name, "UDP");
+    assert_eq!(conn.timeout.as_secs(), 300);
+    assert_eq!((conn.service_fwmark, conn.service_port), (None, None));
+    let counters = conn.counters.unwrap();
+    assert_eq!((counters.in_pkts, counters.in_bytes), (1, 34));
+}

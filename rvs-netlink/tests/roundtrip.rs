@@ -116,16 +116,50 @@ fn daemon_attribute() -> impl Strategy<Value = DaemonAttribute> {
     ]
 }
 
+fn conn_attribute() -> impl Strategy<Value = ConnAttribute> {
+    prop_oneof![
+        any::<u16>().prop_map(ConnAttribute::Af),
+        any::<u8>().prop_map(ConnAttribute::Protocol),
+        any::<IpAddr>().prop_map(ConnAttribute::ClientAddr),
+        any::<u16>().prop_map(ConnAttribute::ClientPort),
+        any::<IpAddr>().prop_map(ConnAttribute::VirtAddr),
+        any::<u16>().prop_map(ConnAttribute::VirtPort),
+        any::<IpAddr>().prop_map(ConnAttribute::DestAddr),
+        any::<u16>().prop_map(ConnAttribute::DestPort),
+        any::<u32>().prop_map(ConnAttribute::Flags),
+        any::<u8>().prop_map(ConnAttribute::State),
+        text(20).prop_map(ConnAttribute::StateName),
+        any::<u64>().prop_map(ConnAttribute::Expires),
+        any::<u64>().prop_map(ConnAttribute::Timeout),
+        any::<u32>().prop_map(ConnAttribute::Fwmark),
+        any::<u32>().prop_map(ConnAttribute::ServiceFwmark),
+        any::<u16>().prop_map(ConnAttribute::ServicePort),
+        any::<u64>().prop_map(ConnAttribute::InPkts),
+        any::<u64>().prop_map(ConnAttribute::InBytes),
+        any::<u64>().prop_map(ConnAttribute::OutPkts),
+        any::<u64>().prop_map(ConnAttribute::OutBytes),
+        any::<u64>().prop_map(ConnAttribute::Age),
+        any::<u8>().prop_map(ConnAttribute::ClientPrefix),
+        unknown(22).prop_map(ConnAttribute::Other),
+    ]
+}
+
 fn attribute() -> impl Strategy<Value = Attribute> {
     use proptest::collection::vec;
     prop_oneof![
+        vec(conn_attribute(), 0..24).prop_map(Attribute::Conn),
+        any::<u8>().prop_map(Attribute::Event),
+        any::<u64>().prop_map(Attribute::Seq),
+        any::<u64>().prop_map(Attribute::Lost),
+        any::<u64>().prop_map(Attribute::ConfigSeq),
+        any::<u64>().prop_map(Attribute::ConnSeq),
         vec(service_attribute(), 0..14).prop_map(Attribute::Service),
         vec(dest_attribute(), 0..16).prop_map(Attribute::Dest),
         vec(daemon_attribute(), 0..10).prop_map(Attribute::Daemon),
         any::<u32>().prop_map(Attribute::TimeoutTcp),
         any::<u32>().prop_map(Attribute::TimeoutTcpFin),
         any::<u32>().prop_map(Attribute::TimeoutUdp),
-        unknown(6).prop_map(Attribute::Other),
+        unknown(69).prop_map(Attribute::Other),
     ]
 }
 
@@ -186,6 +220,38 @@ proptest! {
         (daemon.max_len, daemon.group, daemon.port, daemon.ttl) = (max_len, group, port, ttl);
         let bytes = Message::new_daemon(&daemon).encode(28, 1, 5).unwrap();
         prop_assert_eq!(decode(&bytes).unwrap().daemon().unwrap(), daemon);
+    }
+
+    #[test]
+    fn connections(
+        protocol in any::<u8>(), ends in any::<[(IpAddr, u16); 3]>(), flags in any::<u32>(), state in any::<u8>(),
+        name in "[A-Z_]{1,12}", times in any::<[u32; 3]>(), marks in any::<(u32, Option<u32>, Option<u16>)>(),
+        counters in any::<Option<[u64; 4]>>(), change in any::<u8>(), numbers in any::<[u64; 2]>(),
+    ) {
+        use ConnAttribute as A;
+        let [client, virt, dest] = ends.map(SocketAddr::from);
+        let mut nest = vec![
+            A::Protocol(protocol), A::ClientAddr(client.ip()), A::ClientPort(client.port()), A::VirtAddr(virt.ip()),
+            A::VirtPort(virt.port()), A::DestAddr(dest.ip()), A::DestPort(dest.port()), A::Flags(flags), A::State(state),
+            A::StateName(name.clone()), A::Expires(times[0].into()), A::Timeout(times[1].into()), A::Fwmark(marks.0),
+        ];
+        nest.extend(marks.1.map(A::ServiceFwmark));
+        nest.extend(marks.2.map(A::ServicePort));
+        if let Some([a, b, c, d]) = counters {
+            nest.extend([A::InPkts(a), A::InBytes(b), A::OutPkts(c), A::OutBytes(d), A::Age(times[2].into())]);
+        }
+        let attributes = vec![
+            Attribute::Event(change), Attribute::Seq(numbers[0]), Attribute::Lost(numbers[1]), Attribute::Conn(nest),
+        ];
+        let bytes = Message::new(Command::ConnEvent, attributes).encode(28, 0, 0).unwrap();
+        let event = decode(&bytes).unwrap().event().unwrap();
+        prop_assert_eq!((u8::from(event.change), event.sequence, event.lost), (change, numbers[0], numbers[1]));
+        let Subject::Conn(conn) = event.subject else { panic!("{event:?}") };
+        prop_assert_eq!((conn.client, conn.virt, conn.dest), (client, virt, dest));
+        prop_assert_eq!((conn.state, conn.state_name.as_str(), conn.flags), (state, name.as_str(), ConnFlags(flags)));
+        prop_assert_eq!(conn.expires.as_millis(), u128::from(times[0]));
+        prop_assert_eq!((conn.fwmark, conn.service_fwmark, conn.service_port), marks);
+        prop_assert_eq!(conn.counters.map(|c| [c.in_pkts, c.in_bytes, c.out_pkts, c.out_bytes]), counters);
     }
 
     /// Random bytes, and bytes that are nearly right.
@@ -331,6 +397,41 @@ fn members_that_are_missing_are_named() {
     assert_eq!(e.to_string(), "destination attribute FwdMethod is missing");
 }
 
+/// What a filter asks for, with the flag of nests that rvs wants to see and C's requests don't have.
+#[test]
+fn filters() {
+    let filter = ConnFilter {
+        service: Some(ServiceId::fwmark(AddressFamily::INET, 7)),
+        protocol: Some(6),
+        client: Some(Ipv4Addr::new(10, 1, 2, 3).into()),
+        client_prefix: Some(24),
+        virt_port: Some(443),
+        ..ConnFilter::default()
+    };
+    let message = Message::get_conns(&filter);
+    let bytes = message.encode(28, 1, 0x305).unwrap();
+    #[cfg(target_endian = "little")]
+    assert_eq!(
+        bytes[16..],
+        [
+            64, 1, 0, 0, // GET_CONN, version 1
+            20, 0, 1, 0x80, // SERVICE, nested
+            6, 0, 1, 0, 2, 0, 0, 0, // AF
+            8, 0, 5, 0, 7, 0, 0, 0, // FWMARK
+            36, 0, 64, 0x80, // CONN, nested
+            5, 0, 2, 0, 6, 0, 0, 0, // PROTOCOL
+            8, 0, 3, 0, 10, 1, 2, 3, // CLIENT_ADDR
+            6, 0, 6, 0, 1, 187, 0, 0, // VIRT_PORT
+            5, 0, 22, 0, 24, 0, 0, 0, // CLIENT_PREFIX
+        ]
+    );
+    assert_eq!(decode(&bytes).unwrap(), message);
+    assert_eq!(
+        Message::get_conns(&ConnFilter::default()).attributes,
+        vec![]
+    );
+}
+
 /// The numbers of the whole family, as the kernel's uapi header has them.
 #[test]
 fn numbers() {
@@ -360,4 +461,8 @@ fn numbers() {
     }
     assert_eq!(u8::from(Command::Flush), 17);
     assert_eq!(u8::from(Command::GetInfo), 15);
+    assert_eq!(u8::from(Command::GetConn), 64);
+    assert_eq!(u8::from(Command::ConnEvent), 70);
+    assert_eq!(Attribute::Conn(vec![]).kind(), 64);
+    assert_eq!(Attribute::ConnSeq(0).kind(), 69);
 }

@@ -14,6 +14,7 @@ mod classic;
 mod modern;
 mod names;
 mod numbers;
+mod progress;
 
 /// What to do when the kernel has no IPVS.
 pub(crate) const NO_MODULE: &str =

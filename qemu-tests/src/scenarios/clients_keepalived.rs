@@ -18,7 +18,12 @@ pub const SCENARIO: Scenario = Scenario::new(
 )
 .partly(&[2, 3]);
 
-fn config(check: &str) -> String {
+/// How it is started.
+pub const LINE: &str =
+    "keepalived --dont-fork --log-console --log-detail --check --use-file /run/keepalived.conf \
+     --pid /run/keepalived.pid --checkers_pid /run/checkers.pid";
+
+pub fn config(check: &str) -> String {
     let server = |n| {
         let addr = real(n);
         format!(
@@ -47,9 +52,7 @@ fn run(_cx: &Cx) -> Result<()> {
         let name = check.split(' ').next().unwrap_or_default();
         println!("{name}");
         std::fs::write("/run/keepalived.conf", config(check))?;
-        let line = "keepalived --dont-fork --log-console --log-detail --check --use-file /run/keepalived.conf \
-                    --pid /run/keepalived.pid --checkers_pid /run/checkers.pid";
-        let program = Program::start(&site.topo.director, name, line)?;
+        let program = Program::start(&site.topo.director, name, LINE)?;
         health(&mut site, program)?;
     }
     Ok(())

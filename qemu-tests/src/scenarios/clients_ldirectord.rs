@@ -18,7 +18,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 )
 .partly(&[20]);
 
-fn config(quiescent: bool, check: &str) -> String {
+pub fn config(quiescent: bool, check: &str) -> String {
     format!(
         "checktimeout=1\nnegotiatetimeout=1\ncheckinterval=1\ncheckcount=1\nautoreload=no\n\
          logfile=\"/run/ldirectord.text\"\nquiescent={}\nvirtual={}\n\treal={} masq 1\n\treal={} masq 2\n\

@@ -60,7 +60,16 @@ mod proc_status;
 mod replies;
 mod resize;
 mod routes;
+mod rvs_netlink;
+mod rvsadm;
 mod rvsadm_classic;
+mod rvsadm_events;
+mod rvsadm_names;
+mod rvsadm_no_module;
+mod rvsadm_realserver;
+mod rvsadm_speed;
+mod rvsadm_subcommands;
+mod rvsadm_watch;
 mod sched;
 mod sched_caches;
 mod sched_dh;
@@ -167,7 +176,15 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_get::SCENARIO,
     &sockopt_ipvsadm::SCENARIO,
     &zero_flush::SCENARIO,
+    &rvs_netlink::SCENARIO,
     &rvsadm_classic::SCENARIO,
+    &rvsadm_subcommands::SCENARIO,
+    &rvsadm_watch::SCENARIO,
+    &rvsadm_names::SCENARIO,
+    &rvsadm_events::SCENARIO,
+    &rvsadm_realserver::SCENARIO,
+    &rvsadm_no_module::SCENARIO,
+    &rvsadm_speed::SCENARIO,
     &stats::SCENARIO,
     &proc_files::SCENARIO,
     &proc_flags::SCENARIO,

@@ -17,6 +17,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let _ = (message.service(), message.dest(AddressFamily::INET), message.daemon());
     let _ = (message.timeouts(), message.info());
+    let _ = (message.conn(), message.event(), message.event_counts());
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut bytes);
     let again = Message::decode(message.command, &bytes).expect("what was written can be read");

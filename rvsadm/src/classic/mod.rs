@@ -12,7 +12,7 @@ mod texts;
 use std::io::{self, Write};
 use std::process::Command as Program;
 
-use rvs_netlink::client::{Client, Error, KernelError};
+use rvs_netlink::client::{Client, Error};
 use rvs_netlink::{Command, Info, Message, ServiceId};
 
 use crate::modern;
@@ -240,7 +240,10 @@ impl Session {
         let client = &mut self.kernel()?.client;
         let broken = |e: Error| Stop::Broken(texts::refusal(None, &e));
         if entry.has("connection") {
-            return Ok(modern::conns::json(|_| true, out)?);
+            return modern::conns::json(out).map_err(|e| match e {
+                modern::output::Failure::Output(e) => Stop::Output(e),
+                other => Stop::Broken(other.to_string()),
+            });
         }
         if entry.has("timeout") {
             let timeouts: modern::model::TimeoutsState = client.timeouts().map_err(broken)?.into();
@@ -283,9 +286,4 @@ fn report(message: &Message, error: Option<&Error>) -> u8 {
             255
         }
     }
-}
-
-/// As [`report`], for one of many.
-fn report_refusal(message: &Message, e: KernelError) {
-    report(message, Some(&Error::Kernel(e)));
 }

@@ -8,7 +8,8 @@ use rvs_netlink::client::Error;
 use rvs_netlink::Message;
 
 use super::options::Verb;
-use super::{report_refusal, texts, Session, Step, Stop};
+use super::{texts, Session, Step, Stop};
+use crate::progress::Progress;
 
 /// As many as are sent with a few system calls; until then they wait for each other.
 const AT_ONCE: usize = 1024;
@@ -17,6 +18,7 @@ impl Session {
     pub(super) fn restore(&mut self, out: &mut impl Write) -> Result<u8, Stop> {
         self.kernel()?;
         let mut waiting = Vec::with_capacity(AT_ONCE);
+        let mut progress = Progress::new("rules restored", None);
         let mut last = 0;
         for line in io::stdin().lock().split(b'\n') {
             let line = line.map_err(|e| Stop::Broken(format!("reading standard input: {e}")))?;
@@ -34,11 +36,11 @@ impl Session {
                 Ok(Step::Change(message)) => {
                     waiting.push(message);
                     if waiting.len() == AT_ONCE {
-                        last = self.flush(&mut waiting)?;
+                        last = self.flush(&mut waiting, &mut progress)?;
                     }
                 }
                 Ok(Step::Other(entry)) => {
-                    self.flush(&mut waiting)?;
+                    self.flush(&mut waiting, &mut progress)?;
                     if entry.verb == Verb::Restore {
                         return Err(Stop::TryHelp);
                     }
@@ -47,12 +49,12 @@ impl Session {
                 }
                 // A word that isn't known is no reason to leave out the rest.
                 Err(Stop::Popt(text)) => {
-                    self.flush(&mut waiting)?;
-                    eprintln!("{text}");
+                    self.flush(&mut waiting, &mut progress)?;
+                    progress.say(&text);
                     last = 255;
                 }
                 Err(stop) => {
-                    self.flush(&mut waiting)?;
+                    self.flush(&mut waiting, &mut progress)?;
                     return Err(stop);
                 }
             }
@@ -60,12 +62,12 @@ impl Session {
         if waiting.is_empty() {
             Ok(last)
         } else {
-            self.flush(&mut waiting)
+            self.flush(&mut waiting, &mut progress)
         }
     }
 
     /// Carries out what waits; the exit code of the last one.
-    fn flush(&mut self, waiting: &mut Vec<Message>) -> Result<u8, Stop> {
+    fn flush(&mut self, waiting: &mut Vec<Message>, progress: &mut Progress) -> Result<u8, Stop> {
         let messages = std::mem::take(waiting);
         let refused = self.kernel()?.client.batch(&messages).map_err(|e| {
             let command = messages.last().map(|m| m.command);
@@ -74,10 +76,11 @@ impl Session {
                 other => Stop::Broken(other.to_string()),
             }
         })?;
+        progress.advance(messages.len() as u64);
         let mut code = 0;
         for (index, e) in refused {
             if let Some(message) = messages.get(index) {
-                report_refusal(message, e);
+                progress.say(&texts::refusal(Some(message.command), &Error::Kernel(e)));
             }
             if index + 1 == messages.len() {
                 code = 255;

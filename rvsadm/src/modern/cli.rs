@@ -39,10 +39,18 @@ pub(super) enum Verb {
     /// Real servers of a service.
     #[command(subcommand)]
     Real(RealVerb),
-    /// List connections as they are in the kernel's table.
+    /// List connections as they are in the kernel's table, filtered by the kernel where the module is rvs.
     Conns(Conns),
+    /// Tell what happens to services, real servers and connections, as it happens (needs rvs).
+    Events(Events),
     /// List counters and rates.
     Stats(Listed),
+    /// Services, real servers, rates and connections, live on the whole screen; real servers can be drained there.
+    ///
+    /// Keys: up and down (or k and j), page up and down, home and end select; d drains the selected real server, u takes
+    /// that back; c shows the connections of the selected line; space folds a service's real servers; s puts
+    /// the busiest first; p pauses; q or escape quits.
+    Watch(Watch),
     /// Print the table as a state that `apply` makes.
     Save(Save),
     /// Make the kernel's table what a file says, with as few changes as possible.
@@ -144,7 +152,7 @@ pub(super) struct ServiceArgs {
     #[arg(long, value_name = "FLAGS", value_delimiter = ',')]
     pub(super) scheduler_flags: Option<Vec<SchedulerFlag>>,
     /// Clients come back to the same real server, for this number of seconds after their last connection; 0 switches it off.
-    #[arg(long, short, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=2_678_400))]
+    #[arg(long, short, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=2_678_400), allow_negative_numbers = true)]
     pub(super) persistent: Option<u32>,
     /// Clients of the same network count as one for persistence: a mask or prefix length.
     #[arg(long, value_name = "MASK", value_parser = parse_mask)]
@@ -243,13 +251,13 @@ pub(super) struct RealArgs {
     #[arg(long, short, value_name = "METHOD")]
     pub(super) method: Option<Method>,
     /// Share of new connections; 0 gives none.
-    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..=i64::from(i32::MAX)))]
+    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..=i64::from(i32::MAX)), allow_negative_numbers = true)]
     pub(super) weight: Option<i32>,
     /// No new connections from this number on; 0 for no limit.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), allow_negative_numbers = true)]
     pub(super) upper: Option<u32>,
     /// New connections again below this number.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), allow_negative_numbers = true)]
     pub(super) lower: Option<u32>,
     /// Tunnel type.
     #[arg(long, value_name = "TYPE")]
@@ -267,7 +275,12 @@ pub(super) struct Drain {
     #[command(flatten)]
     pub(super) name: RealName,
     /// Seconds to wait at most; 0 doesn't wait.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    #[arg(
+        long,
+        default_value_t = 60,
+        value_name = "SECONDS",
+        allow_negative_numbers = true
+    )]
     pub(super) wait: u64,
     /// Remove the real server once it has no connections left.
     #[arg(long)]
@@ -295,10 +308,29 @@ impl Listed {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Watch {
+    #[command(flatten)]
+    pub(super) listed: Listed,
+    /// How often the kernel is asked; its rates are new every two seconds.
+    #[arg(long, short, value_name = "SECONDS", default_value = "1", value_parser = parse_interval, allow_negative_numbers = true)]
+    pub(super) interval: f64,
+}
+
+fn parse_interval(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number from 0.1 to 3600 is right".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Conns {
-    /// Only those from this client's address.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(super) client: Option<IpAddr>,
+    /// Only those of this protocol.
+    #[arg(long, short, value_name = "PROTOCOL")]
+    pub(super) protocol: Option<Transport>,
+    /// Only those from this client, or from clients of this network (10.1.0.0/16).
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_network)]
+    pub(super) client: Option<Network>,
     /// Only those to this address of a service, with port or without.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_endpoint)]
     pub(super) service: Option<Endpoint>,
@@ -308,9 +340,77 @@ pub(super) struct Conns {
     /// Only those in this state.
     #[arg(long, value_name = "STATE")]
     pub(super) state: Option<String>,
+    /// Show packets, bytes and age as well, of those that count: needs rvs, and the sysctl net.ipv4.vs.rvs_conn_counters
+    /// when they began.
+    #[arg(long, conflicts_with = "count")]
+    pub(super) counters: bool,
     /// Print how many there are, and nothing else.
     #[arg(long)]
     pub(super) count: bool,
+}
+
+/// A protocol with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Transport {
+    pub(super) fn number(self) -> Protocol {
+        match self {
+            Self::Tcp => Protocol::TCP,
+            Self::Udp => Protocol::UDP,
+            Self::Sctp => Protocol::SCTP,
+        }
+    }
+}
+
+/// The addresses that begin with the first bits of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) ip: IpAddr,
+    pub(super) prefix: u8,
+}
+
+fn parse_network(text: &str) -> Result<Network, String> {
+    let wrong = || "an address (192.0.2.1) or a network (192.0.2.0/24) is right".to_owned();
+    let (ip, prefix) = match text.split_once('/') {
+        Some((ip, prefix)) => (ip, Some(prefix)),
+        None => (text, None),
+    };
+    let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
+    let bits = if ip.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        None => bits,
+        Some(prefix) => match prefix.parse() {
+            Ok(prefix) if prefix <= bits => prefix,
+            _ => return Err(format!("a prefix length from 0 to {bits} is right")),
+        },
+    };
+    Ok(Network { ip, prefix })
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// What to tell.
+    #[arg(value_enum, default_value_t = Topic::Config)]
+    pub(super) topic: Topic,
+    /// End after this number of events.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
+    pub(super) count: Option<u64>,
+}
+
+/// What events are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Topic {
+    /// Services and real servers.
+    Config,
+    /// Connections.
+    Conns,
+    /// Both.
+    All,
 }
 
 /// An address, with or without a port.

@@ -5,14 +5,17 @@
 mod check;
 mod cli;
 pub(crate) mod conns;
+mod events;
 pub(crate) mod model;
-mod output;
+pub(crate) mod output;
 mod plan;
 mod realserver;
 pub(crate) mod show;
+mod watch;
 
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,6 +30,8 @@ use cli::{
 };
 use model::{words, ServiceState, State, TunnelState};
 use output::{Failure, Paint};
+
+use crate::progress::Progress;
 
 const ESRCH: i32 = 3;
 const ENOENT: i32 = 2;
@@ -87,10 +92,12 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
         }
         Verb::Real(RealVerb::Drain(args)) => drain(args, cli.json, out)?,
         Verb::Conns(args) => conns::list(args, cli.json, out)?,
+        Verb::Events(args) => events::follow(args, cli.json, out)?,
         Verb::Stats(listed) => {
             let id = listed.id().map_err(Failure::Usage)?;
             show::stats(id.as_ref(), cli.json, out)?;
         }
+        Verb::Watch(args) => watch::run(args, cli.json, out)?,
         Verb::Save(_) => {
             let mut client = Client::open()?;
             let state = State {
@@ -114,7 +121,9 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
         Verb::Generate(Generate { what }) => match what {
             What::Man { folder } => {
                 fs::create_dir_all(folder)?;
-                clap_mangen::generate_to(cli::whole(), folder)?;
+                let mut command = cli::whole().disable_help_subcommand(true);
+                command.build();
+                man_pages(&command, folder)?;
             }
             What::Completions { shell } => {
                 clap_complete::generate(*shell, &mut cli::whole(), "rvsadm", out);
@@ -122,6 +131,15 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
         },
     }
     Ok(0)
+}
+
+/// A page for a command and each below it.
+fn man_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
+    for below in command.get_subcommands() {
+        man_pages(below, folder)?;
+    }
+    let page = clap_mangen::Man::new(command.clone()).section("8");
+    page.generate_to(folder).map(drop)
 }
 
 /// Prints a value as JSON with a line end.
@@ -148,7 +166,7 @@ pub(crate) fn table(client: &mut Client) -> Result<Table, Error> {
 }
 
 /// Marks come last.
-fn key(id: &ServiceId) -> (u32, u16, Option<std::net::SocketAddr>) {
+fn key(id: &ServiceId) -> (u32, u16, Option<SocketAddr>) {
     match id {
         ServiceId::Address { protocol, addr } => (0, protocol.0, Some(*addr)),
         ServiceId::Fwmark { family, mark } => (*mark, family.0, None),
@@ -314,18 +332,18 @@ fn add_real(args: &RealArgs) -> Result<(), Failure> {
 }
 
 /// The real server as it is.
-fn the_dest(client: &mut Client, name: &RealName, id: &ServiceId) -> Result<Dest, Failure> {
+fn the_dest(client: &mut Client, id: &ServiceId, real: SocketAddr) -> Result<Dest, Failure> {
     // An unknown service has no destinations either; this tells the two apart.
     the_service(client, id)?;
     client
         .dests(id)?
         .into_iter()
-        .find(|d| d.addr == name.real)
+        .find(|d| d.addr == real)
         .ok_or_else(|| {
             Failure::Failed(format!(
                 "service {} has no real server {}; `rvsadm service list` lists those that it has",
                 words(id),
-                name.real
+                real
             ))
         })
 }
@@ -333,7 +351,7 @@ fn the_dest(client: &mut Client, name: &RealName, id: &ServiceId) -> Result<Dest
 fn set_real(args: &RealArgs) -> Result<(), Failure> {
     let id = args.name.service.id().map_err(Failure::Usage)?;
     let mut client = Client::open()?;
-    let mut dest = the_dest(&mut client, &args.name, &id)?;
+    let mut dest = the_dest(&mut client, &id, args.name.real)?;
     fill_real(args, &id, &mut dest)?;
     change(&mut client, &Message::set_dest(&id, &dest), &id)
 }
@@ -342,21 +360,25 @@ fn set_real(args: &RealArgs) -> Result<(), Failure> {
 fn drain(args: &Drain, as_json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let id = args.name.service.id().map_err(Failure::Usage)?;
     let mut client = Client::open()?;
-    let mut dest = the_dest(&mut client, &args.name, &id)?;
+    let mut dest = the_dest(&mut client, &id, args.name.real)?;
     let was = dest.weight;
     if was != 0 {
         dest.weight = 0;
         change(&mut client, &Message::set_dest(&id, &dest), &id)?;
     }
     let end = Instant::now() + Duration::from_secs(args.wait.min(86400));
+    let mut progress = Progress::new("seconds waited for connections to end", Some(args.wait));
+    let begun = Instant::now();
+    let mut waited = 0;
     loop {
-        let now = the_dest(&mut client, &args.name, &id)?;
+        let now = the_dest(&mut client, &id, args.name.real)?;
         let left = u64::from(now.active) + u64::from(now.inactive) + u64::from(now.persistent);
         let over = left == 0;
         if over && args.remove {
             change(&mut client, &Message::del_dest(&id, now.addr), &id)?;
         }
         if over || Instant::now() >= end {
+            drop(progress);
             if as_json {
                 json(
                     &serde_json::json!({
@@ -393,6 +415,9 @@ fn drain(args: &Drain, as_json: bool, out: &mut impl Write) -> Result<(), Failur
             };
         }
         std::thread::sleep(Duration::from_millis(500));
+        let now = begun.elapsed().as_secs();
+        progress.advance(now - waited);
+        waited = now;
     }
 }
 
@@ -414,6 +439,25 @@ fn parse_file(path: &Path) -> Result<(State, Table), Failure> {
     state
         .and_then(|state| state.to_kernel().map(|table| (state, table)))
         .map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+}
+
+/// Sends all steps; what was refused, by their numbers.
+fn carry_out(client: &mut Client, plan: &plan::Plan) -> Result<Vec<(usize, KernelError)>, Failure> {
+    const AT_ONCE: usize = 1024;
+    let messages: Vec<Message> = plan.steps.iter().map(|(m, _)| m.clone()).collect();
+    for message in &messages {
+        // Before the first one is sent.
+        message.check().map_err(Error::Encode)?;
+    }
+    let mut progress = Progress::new("changes made", Some(messages.len() as u64));
+    let mut refused = Vec::new();
+    for (at, part) in messages.chunks(AT_ONCE).enumerate() {
+        let before = at * AT_ONCE;
+        let some = client.batch(part)?;
+        refused.extend(some.into_iter().map(|(at, e)| (before + at, e)));
+        progress.advance(part.len() as u64);
+    }
+    Ok(refused)
 }
 
 fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failure> {
@@ -443,8 +487,7 @@ fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failur
     let refused = if args.dry_run {
         Vec::new()
     } else {
-        let messages: Vec<Message> = plan.steps.iter().map(|(m, _)| m.clone()).collect();
-        client.batch(&messages)?
+        carry_out(&mut client, &plan)?
     };
     if as_json {
         let changes: Vec<String> = plan.steps.iter().map(|(_, what)| what.clone()).collect();

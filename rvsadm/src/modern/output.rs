@@ -2,6 +2,7 @@
 
 //! Colour, and what went wrong.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 
 /// What a piece of text is about.
@@ -14,6 +15,11 @@ pub(super) enum Tone {
     Head,
 }
 
+/// Whether NO_COLOR is set to something.
+pub(super) fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Whether to colour.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Paint(bool);
@@ -21,8 +27,7 @@ pub(super) struct Paint(bool);
 impl Paint {
     /// On a terminal, unless NO_COLOR is set to something.
     pub(super) fn stdout() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self(!refused && io::stdout().is_terminal())
+        Self(!no_colour() && io::stdout().is_terminal())
     }
 
     #[cfg(test)]
@@ -48,13 +53,22 @@ impl Paint {
 
 /// Why a command failed, and with which exit code.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The command line, or a file, is wrong.
     Usage(String),
     /// It was refused, or it didn't work.
     Failed(String),
     /// Writing the output failed.
     Output(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Failed(text) => f.write_str(text),
+            Self::Output(e) => e.fmt(f),
+        }
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -73,6 +87,9 @@ impl From<rvs_netlink::client::Error> for Failure {
     fn from(e: rvs_netlink::client::Error) -> Self {
         match e {
             rvs_netlink::client::Error::NoFamily => Self::Failed(crate::NO_MODULE.to_owned()),
+            rvs_netlink::client::Error::NoExtension(_) => Self::Failed(format!(
+                "{e}: that takes rvs (`modprobe -r ip_vs`, then `modprobe rvs`)"
+            )),
             other => Self::Failed(other.to_string()),
         }
     }

@@ -74,11 +74,11 @@ impl Want {
                 (!there).then(|| format!("{} is not on {device}", Self::address(*ip)))
             }
             Self::Device { device, .. } => {
-                let flags = fs::read_to_string(format!("/sys/class/net/{device}/flags"));
-                let up = flags.is_ok_and(|text| {
-                    u32::from_str_radix(text.trim().trim_start_matches("0x"), 16)
-                        .is_ok_and(|flags| flags & 1 != 0)
-                });
+                // Not from /sys, which may be another namespace's.
+                let listed = Command::new("ip")
+                    .args(["-o", "link", "show", "dev", device, "up"])
+                    .output();
+                let up = listed.is_ok_and(|o| o.status.success() && !o.stdout.is_empty());
                 (!up).then(|| format!("{device} is not there, or not up"))
             }
             Self::Sysctl {

@@ -13,7 +13,7 @@ use super::output::{Failure, Paint, Tone};
 use super::{json, table, the_service};
 
 /// What is listed: everything, or one service.
-fn entries(id: Option<&ServiceId>) -> Result<Vec<(Service, Vec<Dest>)>, Failure> {
+pub(super) fn entries(id: Option<&ServiceId>) -> Result<Vec<(Service, Vec<Dest>)>, Failure> {
     let mut client = Client::open()?;
     match id {
         None => Ok(table(&mut client)?),
@@ -27,23 +27,23 @@ fn entries(id: Option<&ServiceId>) -> Result<Vec<(Service, Vec<Dest>)>, Failure>
 }
 
 /// A service with all that is known of it.
-fn full(service: &Service, dests: &[Dest]) -> ServiceState {
+pub(super) fn full(service: &Service, dests: &[Dest]) -> ServiceState {
     let mut state = ServiceState::of(service, &[]);
     state.stats = service.stats.map(Into::into);
-    state.real_servers = dests
-        .iter()
-        .map(|dest| {
-            let mut real = RealState::of(dest);
-            real.connections = Some(Connections {
-                active: dest.active,
-                inactive: dest.inactive,
-                persistent: dest.persistent,
-            });
-            real.stats = dest.stats.map(Into::into);
-            real
-        })
-        .collect();
+    state.real_servers = dests.iter().map(full_real).collect();
     state
+}
+
+/// A real server with all that is known of it.
+pub(super) fn full_real(dest: &Dest) -> RealState {
+    let mut real = RealState::of(dest);
+    real.connections = Some(Connections {
+        active: dest.active,
+        inactive: dest.inactive,
+        persistent: dest.persistent,
+    });
+    real.stats = dest.stats.map(Into::into);
+    real
 }
 
 /// Services with all that is known of them.
@@ -59,6 +59,28 @@ pub(crate) fn listing(entries: &[(Service, Vec<Dest>)]) -> Listing {
     }
 }
 
+/// A service in one line.
+pub(super) fn headline(service: &Service) -> String {
+    let state = ServiceState::of(service, &[]);
+    let mut line = format!("{} {}", words(&service.id), service.scheduler);
+    if !state.scheduler_flags.is_empty() {
+        line.push_str(&format!(" ({})", state.scheduler_flags.join(",")));
+    }
+    if let Some(seconds) = state.persistent {
+        line.push_str(&format!(" persistent {seconds} s"));
+    }
+    if let Some(mask) = &state.netmask {
+        line.push_str(&format!(" netmask {mask}"));
+    }
+    if let Some(pe) = &state.pe {
+        line.push_str(&format!(" pe {pe}"));
+    }
+    if state.one_packet {
+        line.push_str(" one-packet");
+    }
+    line
+}
+
 /// `service list`.
 pub(super) fn services(
     id: Option<&ServiceId>,
@@ -71,23 +93,7 @@ pub(super) fn services(
     }
     let paint = Paint::stdout();
     for (service, dests) in &entries {
-        let state = ServiceState::of(service, &[]);
-        let mut line = format!("{} {}", words(&service.id), service.scheduler);
-        if !state.scheduler_flags.is_empty() {
-            line.push_str(&format!(" ({})", state.scheduler_flags.join(",")));
-        }
-        if let Some(seconds) = state.persistent {
-            line.push_str(&format!(" persistent {seconds} s"));
-        }
-        if let Some(mask) = &state.netmask {
-            line.push_str(&format!(" netmask {mask}"));
-        }
-        if let Some(pe) = &state.pe {
-            line.push_str(&format!(" pe {pe}"));
-        }
-        if state.one_packet {
-            line.push_str(" one-packet");
-        }
+        let line = headline(service);
         writeln!(out, "{}", paint.paint(Tone::Head, &line))?;
         let width = dests
             .iter()
@@ -124,7 +130,7 @@ pub(super) fn services(
 }
 
 /// A number in few characters.
-fn short(number: u64) -> String {
+pub(super) fn short(number: u64) -> String {
     const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
     let mut value = number;
     let mut tenth = 0;
