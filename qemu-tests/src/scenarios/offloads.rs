@@ -92,7 +92,7 @@ const DEVICES: [Devices; 4] = [
 fn run(cx: &Cx) -> Result<()> {
     let bytes = match std::env::var("RVS_MEGABYTES") {
         Ok(n) => n.parse::<usize>().context("RVS_MEGABYTES is no number")? << 20,
-        Err(_) => (1 << 20) / if slow() > 1.0 { 4 } else { 1 },
+        Err(_) => (1 << 19) / if slow() > 1.0 { 4 } else { 1 },
     };
     for module in [
         "ipip",
@@ -138,7 +138,7 @@ fn run(cx: &Cx) -> Result<()> {
                 // What a director's device is to finish of such a packet, another kernel's device does not: most of it is sent again and
                 // again, through C as well.
                 let slowly = method.contains("remcsum") && devices.director == ON;
-                let bytes = if slowly { bytes / 32 } else { bytes };
+                let bytes = if slowly { bytes / 64 } else { bytes };
                 let before = sent(&topo.director)?;
                 let begin = Instant::now();
                 transfer(&topo, at(family.vip(), port(n)), bytes, &block).with_context(what)?;
