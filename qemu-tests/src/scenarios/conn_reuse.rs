@@ -7,7 +7,8 @@
 
 use anyhow::{ensure, Context, Result};
 
-use crate::pkt::{Pkt, ACK, FIN, RST, SYN};
+use crate::ipvs::Ipvs;
+use crate::pkt::{Pkt, ACK, FIN, RST, SYN, TCP};
 use crate::proc;
 use crate::rig::Rig;
 use crate::scenario::{Cx, Scenario};
@@ -19,6 +20,7 @@ pub const SCENARIO: Scenario =
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
+        persistent(family)?;
         let rig = Rig::new()?;
         let vip = at(family.vip(), 80);
         rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
@@ -90,4 +92,29 @@ fn run(_cx: &Cx) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a template controls is never given up: the same connection goes on.
+fn persistent(family: Family) -> Result<()> {
+    let rig = Rig::new()?;
+    let ipvs = Ipvs::open(&rig.topo.director)?;
+    let (vip, rs) = (at(family.vip(), 80), at(family.raw_rs(1), 80));
+    rig.ipvsadm(&format!("-A -t {vip} -s rr -p 60"))?;
+    rig.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
+    let (client, other) = (
+        at(family.raw_client(1), 4000),
+        at(family.raw_client(2), 4000),
+    );
+    for _ in 0..3 {
+        rig.forwarded(&Pkt::tcp(client, vip, SYN))?;
+        rig.returned(&Pkt::tcp(rs, client, RST))?;
+        let is = proc::conn(&rig.topo.director, client)?.context("no connection")?;
+        ensure!(is.state == "CLOSE", "{is:?}");
+    }
+    rig.forwarded(&Pkt::tcp(other, vip, SYN))?;
+    // C shows what its estimator has seen.
+    until_true("two connections, four packets", 8.0, || {
+        let stats = ipvs.service(TCP, vip)?.stats;
+        Ok((stats.conns, stats.inpkts) == (2, 4))
+    })
 }

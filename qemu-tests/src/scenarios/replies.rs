@@ -81,6 +81,23 @@ fn run(_cx: &Cx) -> Result<()> {
         }
         rig.returned(&Pkt::tcp(rs, stranger, RST))?;
         rig.returned(&Pkt::tcp(at(rs.ip(), 8081), stranger, SYN | ACK))?;
+        // So it is with SCTP and an abort.
+        rig.ipvsadm(&format!("-A --sctp-service {vip} -s rr"))?;
+        rig.ipvsadm(&format!("-a --sctp-service {vip} -r {rs} -m"))?;
+        let sctp = |chunk: u8| {
+            let mut body = Vec::new();
+            body.extend(rs.port().to_be_bytes());
+            body.extend(stranger.port().to_be_bytes());
+            body.extend([0; 8]);
+            body.extend([chunk, 0, 0, 4]);
+            Pkt {
+                body,
+                ..Pkt::new(rs.ip(), stranger.ip(), 132)
+            }
+        };
+        rig.returned(&sctp(6))?;
+        let io = rig.exchange(Side::Server, &[sctp(4)])?;
+        ensure!(io.client.is_empty() && io.server.len() == 1, "{io:#?}");
         // Replies of connections are not concerned.
         let came = rig.returned(&Pkt::tcp(rs, client, ACK))?;
         ensure!(came.source() == vip, "{came:?}");

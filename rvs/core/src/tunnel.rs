@@ -34,7 +34,7 @@ pub enum Invalid {
 impl Sources {
     /// The length of the attribute: the address, the prefix length, three bytes of nothing.
     pub const fn size(family: Family) -> usize {
-        family.addr_len() + 4
+        family.addr_len().wrapping_add(4)
     }
 
     /// Reads an attribute. A prefix of length 0 stands for none.

@@ -51,5 +51,5 @@ pub const fn options_len(header: &[u8; HEADER], proto: u8) -> Option<usize> {
     if first & 0xe0 != 0 || inner != proto {
         return None;
     }
-    Some((first & 0x1f) as usize * 4)
+    Some(((first & 0x1f) as usize).wrapping_mul(4))
 }
