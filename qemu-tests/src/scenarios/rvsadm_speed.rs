@@ -63,10 +63,13 @@ fn rules() -> String {
     text
 }
 
-/// Long work on a terminal shows how far it is, and nothing of that at the end.
+/// Long work on a terminal shows how far it is, and nothing of that at the end. Here it takes long because its input does.
 fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
     fs::write(RULES, rules())?;
-    let line = format!("{} -R < {RULES}", tool.path.display());
+    let line = format!(
+        "(head -n 2000 {RULES}; sleep 1; sed -n 2001,4000p {RULES}; sleep 3) | {} -R",
+        tool.path.display()
+    );
     let terminal = Terminal::new(ns, "progress", 100, 10, &line)?;
     terminal.has("rules restored")?;
     terminal.shows("the end", |screen| {
