@@ -6,15 +6,24 @@
 //! virtual address), node 1 by what the real server answers (real server to client), so one lookup tells connection and
 //! direction. A lookup takes no reference: a connection seen under RCU stays in memory until the section ends.
 
+mod account;
 pub(crate) mod defense;
+mod shown;
 mod tuple;
 
-pub(crate) use tuple::Tuple;
+pub(crate) use {
+    shown::Shown,
+    tuple::Tuple, //
+};
+
+use account::Account;
 
 use crate::{
+    control::netlink::events::Events,
     dest::Dest,
     os::{
         atomic::{
+            Bool,
             I32,
             U32, //
         },
@@ -29,7 +38,8 @@ use crate::{
             Table,
             Tie,
             Unlinked,
-            Unlisted, //
+            Unlisted,
+            Walk, //
         },
         time::{
             self,
@@ -68,6 +78,7 @@ use rvs_core::{
     },
     uapi::{
         conn_flag,
+        ext::event,
         svc_flag,
         FwdMethod, //
     },
@@ -127,6 +138,8 @@ pub(crate) struct Conn {
     in_pkts: U32,
     /// Connections that this one controls: `n_control`.
     children: U32,
+    /// What counts its packets, if it was asked for.
+    account: Option<KBox<Account>>,
 }
 
 // Two cache lines with both hash nodes, the wheel's links and RCU's head: less than half of C's 320 bytes.
@@ -163,7 +176,7 @@ pub(crate) enum Way {
 
 #[allow(dead_code)]
 impl Conn {
-    fn new(param: &Param<'_>) -> Result<Self> {
+    fn new(param: &Param<'_>, counts: bool) -> Result<Self> {
         let flow = param.flow;
         // A tunnel may lead to a real server of the other family, whose address is the destination's only.
         let mixed = param
@@ -209,6 +222,7 @@ impl Conn {
             timeout: U32::new(param.timeout.unwrap_or(FIRST_TIMEOUT)),
             in_pkts: U32::new(0),
             children: U32::new(0),
+            account: if counts { Account::new() } else { None },
         })
     }
 
@@ -361,16 +375,33 @@ impl Conn {
 
     /// Tells the template, if there is one, that a connection of it got through: C `ip_vs_control_assure_ct()`.
     #[inline(always)]
-    pub(crate) fn assure_template(&self) {
+    pub(crate) fn assure_template(&self, events: &Events) {
         if let Some(control) = &self.control {
-            control.entry().get().assure();
+            control.entry().get().assure(events);
         }
     }
 
     #[cold]
-    fn assure(&self) {
+    fn assure(&self, events: &Events) {
         if self.is_template() && self.state() & template::ASSURED == 0 {
             self.change(|status| status | u32::from(template::ASSURED) << STATE_SHIFT);
+            events.conn(event::CHANGED, self);
+        }
+    }
+
+    /// Counts a packet from the client, if that was asked for.
+    #[inline(always)]
+    pub(crate) fn account_in(&self, bytes: u32) {
+        if let Some(account) = &self.account {
+            account.packet_in(bytes);
+        }
+    }
+
+    /// Counts a packet to the client, if that was asked for.
+    #[inline(always)]
+    pub(crate) fn account_out(&self, bytes: u32) {
+        if let Some(account) = &self.account {
+            account.packet_out(bytes);
         }
     }
 
@@ -409,7 +440,7 @@ impl Conn {
 
     /// Enters a state, with what that means for the destination's counters: C `set_tcp_state()`. `drop_flags` are taken
     /// off. Loses no change, whatever other CPUs do at the same time.
-    pub(crate) fn enter(&self, state: u8, drop_flags: u32) {
+    pub(crate) fn enter(&self, state: u8, drop_flags: u32, events: &Events) {
         loop {
             let old = self.status.load();
             let mut new = (old & FLAGS & !drop_flags) | u32::from(state) << STATE_SHIFT;
@@ -430,6 +461,9 @@ impl Conn {
             if self.status.replace(old, new) {
                 if let (Some(dest), true) = (self.dest(), was_active != is_active) {
                     dest.set_active(is_active);
+                }
+                if new >> STATE_SHIFT != old >> STATE_SHIFT && !self.is_one_packet() {
+                    events.conn(event::CHANGED, self);
                 }
                 return;
             }
@@ -504,6 +538,8 @@ impl Conn {
 }
 
 impl Entry for Conn {
+    type Home = Arc<Events>;
+
     fn nodes(&self) -> usize {
         if self.is_template() {
             1
@@ -530,6 +566,14 @@ impl Entry for Conn {
             self.timeout.store(DEFERRED);
             now.wrapping_add(DEFERRED)
         })
+    }
+
+    fn enters(&self, events: &Arc<Events>) {
+        events.conn(event::NEW, self);
+    }
+
+    fn leaves(&self, events: &Arc<Events>) {
+        events.conn(event::DELETED, self);
     }
 
     fn removed(&self) {
@@ -562,17 +606,27 @@ pub(crate) struct ConnTable {
     lfactor: I32,
     /// The load factor that the present size was chosen with.
     sized_for: I32,
+    /// Whether new connections count their packets.
+    counting: Bool,
 }
 
 #[allow(dead_code)]
 impl ConnTable {
-    /// Makes a table of the least size. `lfactor` is `conn_lfactor`. May sleep.
-    pub(crate) fn new(limits: Limits, lfactor: i32) -> Result<Self> {
+    /// Makes a table of the least size, whose changes `events` is told. `lfactor` is `conn_lfactor`, `counting`
+    /// `rvs_conn_counters`. May sleep.
+    pub(crate) fn new(
+        limits: Limits,
+        lfactor: i32,
+        counting: bool,
+        events: Arc<Events>,
+    ) -> Result<Self> {
+        const BITS: u32 = sizing::CONN_MIN_BITS;
         Ok(Self {
-            table: Table::new(sizing::CONN_MIN_BITS, sizing::CONN_MIN_BITS, true)?,
+            table: Table::new(BITS, BITS, true, events)?,
             limits,
             lfactor: I32::new(lfactor),
             sized_for: I32::new(lfactor),
+            counting: Bool::new(counting),
         })
     }
 
@@ -633,7 +687,7 @@ impl ConnTable {
         if self.table.count() >= max {
             return Err(NoConn::Limit);
         }
-        let conn = Conn::new(param).map_err(|_| NoConn::Memory)?;
+        let conn = Conn::new(param, self.counting.load()).map_err(|_| NoConn::Memory)?;
         let (timeout, is_one_packet) = (conn.timeout(), conn.is_one_packet());
         let new = Unlinked::new(conn).map_err(|_| NoConn::Memory)?;
         // From here on its end takes back what is counted.
@@ -739,6 +793,26 @@ impl ConnTable {
     /// Sets `conn_lfactor`; the table follows at the next tick.
     pub(crate) fn set_lfactor(&self, lfactor: i32) {
         self.lfactor.store(lfactor);
+    }
+
+    /// Sets `rvs_conn_counters`, for new connections.
+    pub(crate) fn set_counting(&self, counting: bool) {
+        self.counting.store(counting);
+    }
+
+    /// Goes on with a walk through all connections: see [`Table::walk()`].
+    pub(crate) fn walk<'g>(
+        &'g self,
+        walk: &mut Walk,
+        g: &'g Held,
+        f: impl FnMut(Ref<'g, Conn>) -> bool,
+    ) -> bool {
+        self.table.walk(walk, g, f)
+    }
+
+    /// See [`Table::first_used()`].
+    pub(crate) fn first_used(&self, index: usize, g: &Held) -> (usize, bool) {
+        self.table.first_used(index, g)
     }
 
     /// The number of chains for [`ConnTable::visit()`].

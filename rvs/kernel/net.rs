@@ -112,6 +112,12 @@ impl Handle {
         // INVARIANT: By the requirement.
         Self(raw)
     }
+
+    /// Another handle, for another part of the same per-namespace data.
+    pub(crate) fn again(&self) -> Self {
+        // INVARIANT: It is kept where handles may be, and goes with them.
+        Self(self.0)
+    }
 }
 
 impl core::ops::Deref for Handle {

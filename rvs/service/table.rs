@@ -151,15 +151,30 @@ impl ServerId {
 
 /// A real server behind NAT. There is one for all destinations that look the same from outside.
 pub(crate) struct Server {
-    id: ServerId,
+    /// The first of them, even if it was removed before others: what it is known by takes more room than a reference.
+    first: Arc<Dest>,
     /// How many destinations it stands for.
     dests: U32,
 }
 
-/// Hashes an address and what else tells entries apart.
+impl Server {
+    fn id(&self) -> ServerId {
+        ServerId::of(&self.first)
+    }
+}
+
+// One cache line.
+kernel::static_assert!(size_of::<Node<Server>>() <= 64);
+
+/// Hashes an address and what else tells entries apart: SipHash-1-3, as for connections.
 pub(super) fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
     let [a, b] = addr.words64();
-    siphash::hash(key, &[a, b, rest]) as u32
+    let hash = if b == 0 {
+        siphash::siphash13(key, &[a, rest])
+    } else {
+        siphash::siphash13(key, &[a, b, rest])
+    };
+    hash as u32
 }
 
 /// The hash of a service. Ports and protocol tell apart what an address has; a mark has a bit of its own.
@@ -174,6 +189,8 @@ pub(super) fn service_hash(key: &table::Key, id: &Id) -> u32 {
 }
 
 impl table::Entry for Entry {
+    type Home = ();
+
     fn nodes(&self) -> usize {
         1
     }
@@ -188,12 +205,14 @@ impl table::Entry for Entry {
 }
 
 impl table::Entry for Server {
+    type Home = ();
+
     fn nodes(&self) -> usize {
         1
     }
 
     fn hash(&self, _node: usize, key: &table::Key) -> u32 {
-        self.id.hash(key)
+        self.id().hash(key)
     }
 
     fn cache() -> &'static slab::Cache<Node<Self>> {
@@ -222,8 +241,8 @@ impl Services {
     /// Makes empty tables.
     pub(crate) fn new(lfactor: i32) -> impl Init<Self, Error> {
         try_init!(Self {
-            table: Table::new(MIN_BITS, 0, false)?,
-            servers: Table::new(MIN_BITS, 0, false)?,
+            table: Table::new(MIN_BITS, 0, false, ())?,
+            servers: Table::new(MIN_BITS, 0, false, ())?,
             counts: PerFamily::default(),
             sized_for: I32::new(lfactor),
         }? Error)
@@ -309,7 +328,7 @@ impl Services {
 
     fn server<'g>(&'g self, id: &ServerId, g: &'g Held) -> Option<Ref<'g, Server>> {
         let hash = id.hash(self.servers.key());
-        let found = self.servers.find(hash, g, |server, _| server.id == *id);
+        let found = self.servers.find(hash, g, |server, _| server.id() == *id);
         found.map(|(server, _)| server)
     }
 
@@ -343,13 +362,15 @@ impl Services {
     }
 
     /// Gets ready to add a real server.
-    pub(crate) fn prepare_server(&self, dest: &Dest) -> Result<NewServer> {
+    pub(crate) fn prepare_server(&self, dest: &Arc<Dest>) -> Result<NewServer> {
         let id = ServerId::of(dest);
         if rcu::read(|g| self.server(&id, g).is_some()) {
             return Ok(NewServer(None));
         }
-        let dests = U32::new(0);
-        Ok(NewServer(Some(Unlinked::new(Server { id, dests })?)))
+        Ok(NewServer(Some(Unlinked::new(Server {
+            first: dest.clone(),
+            dests: U32::new(0),
+        })?)))
     }
 
     /// Adds a real server that was prepared since the configuration was locked: `ip_vs_rs_hash()`.
@@ -395,6 +416,11 @@ impl Services {
             lfactor: self.sized_for.load(),
             census: Some(self.table.census()),
         }
+    }
+
+    /// See [`Table::first_used()`].
+    pub(crate) fn first_used(&self, index: usize, g: &Held) -> (usize, bool) {
+        self.table.first_used(index, g)
     }
 
     /// The number of chains for [`Services::visit()`].
