@@ -12,10 +12,12 @@ mod clients_keepalived;
 mod clients_ldirectord;
 mod clients_node_exporter;
 mod clients_pyroute2;
+mod conn_dump;
 mod conn_max;
 mod conn_reuse;
 mod defense;
 mod direct;
+mod events;
 mod failslab;
 mod flush_traffic;
 mod forward_icmp;
@@ -47,10 +49,12 @@ mod port_unreachable;
 mod proc_files;
 mod proc_flags;
 mod proc_status;
+mod rates;
 mod replies;
 mod resize;
 mod routes;
 mod rvsadm_classic;
+mod save_restore;
 mod sched;
 mod sched_caches;
 mod sched_dh;
@@ -139,9 +143,13 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_set::SCENARIO,
     &sockopt_get::SCENARIO,
     &sockopt_ipvsadm::SCENARIO,
+    &save_restore::SCENARIO,
+    &conn_dump::SCENARIO,
+    &events::SCENARIO,
     &zero_flush::SCENARIO,
     &rvsadm_classic::SCENARIO,
     &stats::SCENARIO,
+    &rates::SCENARIO,
     &proc_files::SCENARIO,
     &proc_flags::SCENARIO,
     &proc_status::SCENARIO,
