@@ -13,10 +13,17 @@ use crate::{
             U32, //
         },
         lock::SpinBh,
-        route::RouteCache, //
+        route::RouteCache,
+        stack::{
+            Link,
+            Linked, //
+        }, //
     },
     service::Service,
-    stats::Stats, //
+    stats::{
+        Estimated,
+        Stats, //
+    }, //
 };
 use kernel::{
     c_str,
@@ -67,8 +74,8 @@ pub(crate) struct Settings {
     pub(crate) tun_flags: u16,
 }
 
-/// Counts of connections, apart from what only configuration writes.
-#[repr(align(64))]
+/// Counts of connections.
+#[repr(C)]
 struct Load {
     active: U32,
     total: U32,
@@ -79,28 +86,51 @@ struct Load {
 }
 
 /// A real server of a service.
+///
+/// With its reference count it fills four cache lines, the size of an allocation (half of C's). The first is read for every packet; the
+/// last is written for every connection; between them is what the estimator writes.
+#[repr(C)]
 pub(crate) struct Dest {
     id: Id,
     weight: I32,
-    /// The latest weight that was not zero: C `last_weight`.
-    last_weight: I32,
     conn_flags: U32,
     available: Bool,
-    upper: U32,
-    lower: U32,
-    tun_type: U32,
-    tun_port: U32,
-    tun_flags: U32,
     svc: Arc<Service>,
-    /// The service's life in which the statistics began.
-    life: U32,
-    /// When it was seen without connections first since it was removed, in jiffies; 0: not yet.
-    pub(crate) idle_since: U32,
     /// The way to the server.
     pub(crate) route: RouteCache,
     /// Traffic.
     pub(crate) stats: Stats,
+    /// The latest weight that was not zero: C `last_weight`.
+    last_weight: I32,
+    /// The tunnel's type, and its flags above [`TUN_FLAGS_SHIFT`].
+    tun_type: U32,
+    tun_port: U32,
+    /// The service's life in which the statistics began.
+    life: U32,
+    /// When it was seen without connections first since it was removed, in jiffies; 0: not yet.
+    pub(crate) idle_since: U32,
+    upper: U32,
+    lower: U32,
     load: Load,
+}
+
+/// Where the flags are in the word that they share with the type.
+const TUN_FLAGS_SHIFT: u32 = 16;
+
+impl Linked for Dest {
+    fn link(&self) -> &Link {
+        self.stats.link()
+    }
+}
+
+impl Estimated for Dest {
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn is_live(&self) -> bool {
+        self.available()
+    }
 }
 
 #[allow(dead_code)]
@@ -119,7 +149,6 @@ impl Dest {
             lower: U32::new(0),
             tun_type: U32::new(0),
             tun_port: U32::new(0),
-            tun_flags: U32::new(0),
             life: U32::new(svc.life()),
             idle_since: U32::new(0),
             svc,
@@ -145,9 +174,10 @@ impl Dest {
         }
         self.weight.store(settings.weight);
 
-        self.tun_type.store(settings.tun_type.into());
+        let tun_flags = u32::from(settings.tun_flags) << TUN_FLAGS_SHIFT;
+        self.tun_type
+            .store(u32::from(settings.tun_type) | tun_flags);
         self.tun_port.store(settings.tun_port.into());
-        self.tun_flags.store(settings.tun_flags.into());
 
         let mut flags = (settings.method & conn_flag::DEST_MASK) | conn_flag::INACTIVE;
         if FwdMethod::from_flags(flags) != Some(FwdMethod::Masq) {
@@ -261,10 +291,11 @@ impl Dest {
 
     /// Type, port (memory order) and flags of the tunnel.
     pub(crate) fn tunnel(&self) -> (u8, Be16, u16) {
+        let tun_type = self.tun_type.load();
         (
-            self.tun_type.load() as u8,
+            tun_type as u8,
             self.tun_port.load() as u16,
-            self.tun_flags.load() as u16,
+            (tun_type >> TUN_FLAGS_SHIFT) as u16,
         )
     }
 

@@ -10,7 +10,10 @@ use crate::{
         defense::Defense,
         ConnTable, //
     },
-    control::sysctl::Sysctl,
+    control::{
+        netlink::events::Events,
+        sysctl::Sysctl, //
+    },
     datapath::Hooks,
     dest::{
         self,
@@ -18,6 +21,7 @@ use crate::{
     },
     os::{
         atomic::U32,
+        cpu,
         module,
         net::{
             self,
@@ -28,7 +32,8 @@ use crate::{
         rcu::{
             self,
             Held, //
-        }, //
+        },
+        time, //
     },
     refusal::Refusal,
     service::{
@@ -38,7 +43,10 @@ use crate::{
         Service,
         Services, //
     },
-    stats::Stats,
+    stats::{
+        Stats,
+        Watch, //
+    },
     HZ, //
 };
 use kernel::{
@@ -52,12 +60,14 @@ use kernel::{
 use pin_init::init_array_from_fn;
 use rvs_core::{
     addr::Family,
+    estimate::PERIOD_SECS,
     proto::{
         sctp,
         tcp,
         udp, //
     },
-    table::Limits, //
+    table::Limits,
+    uapi::ext::event, //
 };
 
 /// How long connections last without packets, by state; in jiffies.
@@ -138,12 +148,16 @@ pub(crate) struct Netns {
     conns: Once<ConnTable>,
     /// Traffic of all services: C `tot_stats`.
     pub(crate) totals: Stats,
+    watched_dests: Watch<Dest>,
+    watched_services: Watch<Service>,
     /// Timeouts by state.
     pub(crate) timeouts: Timeouts,
     /// `net.ipv4.vs`.
     pub(crate) sysctl: Sysctl,
     /// Defense against floods.
     pub(crate) defense: Defense,
+    /// Who wants to know what changes is told.
+    pub(crate) events: Arc<Events>,
     conn_limits: Limits,
     #[pin]
     config: Mutex<Config>,
@@ -151,6 +165,11 @@ pub(crate) struct Netns {
     /// the configuration, if both are.
     #[pin]
     resizing: Mutex<()>,
+    /// Where rates are estimated: sysctl `est_cpulist`, if it was written.
+    #[pin]
+    est_cpus: Mutex<Option<cpu::List>>,
+    /// When the estimator's next period ends, in jiffies.
+    est_next: U32,
 }
 
 impl Netns {
@@ -159,18 +178,24 @@ impl Netns {
     pub(crate) fn new(net: Handle, conn_limits: Limits) -> Result<Arc<Self>> {
         let lfactor = Sysctl::first_svc_lfactor(&net);
         let sysctl = Sysctl::init(&net);
+        let events = Events::new(&net)?;
         let init = try_pin_init!(Self {
             net,
             services <- Services::new(lfactor),
             trash <- Trash::new(),
             conns: Once::new(),
             totals: Stats::new()?,
+            watched_dests: Watch::new(),
+            watched_services: Watch::new(),
             timeouts <- Timeouts::init(),
             sysctl <- sysctl,
             defense: Defense::new(),
+            events,
             conn_limits,
             config <- new_mutex!(Config::default(), "rvs_config"),
             resizing <- new_mutex!((), "rvs_resizing"),
+            est_cpus <- new_mutex!(None, "rvs_est_cpus"),
+            est_next: U32::new(0),
         }? Error);
         Arc::pin_init(init, GFP_KERNEL)
     }
@@ -263,6 +288,8 @@ impl Netns {
                     self.net.again(),
                     self.conn_limits,
                     self.sysctl.conn_lfactor(),
+                    self.sysctl.conn_counters(),
+                    self.events.clone(),
                 )?,
                 GFP_KERNEL,
             )?),
@@ -299,6 +326,19 @@ impl Netns {
             service.return_as(settings, prepared);
         }
         self.services.add(new, id);
+        self.events.service(event::NEW, &service);
+        Ok(())
+    }
+
+    /// Changes a service: `ip_vs_edit_service()`.
+    pub(crate) fn edit_service(
+        &self,
+        _config: &mut Config,
+        service: &Service,
+        settings: &service::Settings,
+    ) -> Result<(), Refusal> {
+        service.configure(settings)?;
+        self.events.service(event::CHANGED, service);
         Ok(())
     }
 
@@ -306,6 +346,7 @@ impl Netns {
     pub(crate) fn remove_service(&self, config: &mut Config, service: &Arc<Service>) {
         let family = service.id().family;
         self.services.remove(service);
+        self.events.service(event::DELETED, service);
         rcu::read(|g| service.each_dest(g, |dest| self.retire(dest)));
         service.retire();
         self.trash.put_service(service);
@@ -352,9 +393,12 @@ impl Netns {
         if !dest.available() {
             self.trash.take(&dest);
             dest.return_as(settings);
+            // Its rates go on from where they were.
+            self.watch(&dest);
         }
         self.services.add_server(server, &dest);
         service.publish(prepared);
+        self.events.dest(event::NEW, &dest);
         Ok(())
     }
 
@@ -407,6 +451,7 @@ impl Netns {
             self.services.add_server(server, &dest);
         }
         service.publish(prepared);
+        self.events.dest(event::CHANGED, &dest);
         Ok(())
     }
 
@@ -423,6 +468,7 @@ impl Netns {
         // Nothing fails from here on.
         self.retire(&dest);
         service.publish(prepared);
+        self.events.dest(event::DELETED, &dest);
         Ok(())
     }
 
@@ -451,16 +497,54 @@ impl Netns {
         self.totals.zero();
     }
 
-    /// One period of the estimator: `ip_vs_chain_estimation()` for all there is. Returns whether it must go on.
-    pub(crate) fn estimate(&self) -> bool {
-        self.each_service(|service, g| {
-            service.each_dest(g, |dest| {
-                dest.stats.step();
-            });
-            service.stats.step();
-        });
-        let quiet = self.totals.step();
-        !(quiet && self.services.is_empty())
+    /// Tells the estimator of a destination that a packet is for and that it does not look at.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn watch(&self, dest: &Arc<Dest>) {
+        self.watched_dests.add(dest);
+        self.watched_services.add(dest.service());
+    }
+
+    /// Runs `f` with the CPUs that rates are estimated on.
+    pub(crate) fn with_est_cpus<R>(&self, f: impl FnOnce(&mut Option<cpu::List>) -> R) -> R {
+        f(&mut self.est_cpus.lock())
+    }
+
+    /// The end of a period of the estimator, unless it is off: C `ip_vs_estimation_kthread()`. Runs in a kernel worker.
+    /// Returns after how many jiffies the next one is over, if it must go on.
+    pub(crate) fn estimation(&self) -> Option<u32> {
+        let mut goes_on = true;
+        if self.sysctl.run_estimation() {
+            let cpus = self.est_cpus.lock();
+            // With an empty list C has no threads.
+            if !cpus.as_ref().is_some_and(cpu::List::is_empty) {
+                cpu::run_on(cpus.as_ref(), self.sysctl.est_nice(), || {
+                    goes_on = self.estimate();
+                });
+            }
+        }
+        let period = HZ.from_secs_u32(PERIOD_SECS);
+        let now = time::jiffies();
+        // From end to end, however long it took; after a pause, from now.
+        let late = now.wrapping_sub(self.est_next.load());
+        let left = if late < period {
+            period.wrapping_sub(late)
+        } else {
+            period
+        };
+        self.est_next.store(now.wrapping_add(left));
+        goes_on.then_some(left)
+    }
+
+    /// One period of the estimator: C `ip_vs_chain_estimation()`. Sleeps. Returns whether it must go on.
+    fn estimate(&self) -> bool {
+        // Destinations first: one that has traffic again brings its service along.
+        let dests = self
+            .watched_dests
+            .step(|dest| self.watched_services.add(dest.service()));
+        let services = self.watched_services.step(|_| ());
+        let totals = self.totals.step();
+        dests || services || !totals.quiet || !self.services.is_empty()
     }
 
     /// Forgets all routes: a device went down. C `ip_vs_dst_event()`.

@@ -39,10 +39,17 @@ use crate::{
             Held,
             RcuBox,
             RcuCell, //
+        },
+        stack::{
+            Link,
+            Linked, //
         }, //
     },
     refusal::Refusal,
-    stats::Stats,
+    stats::{
+        Estimated,
+        Stats, //
+    },
     HZ, //
 };
 use kernel::{
@@ -251,6 +258,22 @@ pub(crate) struct Service {
     in_trash: U32,
     /// Traffic.
     pub(crate) stats: Stats,
+}
+
+impl Linked for Service {
+    fn link(&self) -> &Link {
+        self.stats.link()
+    }
+}
+
+impl Estimated for Service {
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn is_live(&self) -> bool {
+        rcu::read(|g| self.backends(g).is_some())
+    }
 }
 
 #[allow(dead_code)]

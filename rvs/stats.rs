@@ -5,18 +5,28 @@
 //! Packets count in per-CPU counters, which only ever grow. What is shown is their sum at that very moment less the sum
 //! when they were zeroed last (C shows what its estimator saw, up to two seconds ago). Rates are what C's estimator
 //! computes from the same counters.
+//!
+//! The estimator looks at nobody who has no traffic: the first packet of a destination since the estimator lost interest
+//! tells it so ([`Watch`]). It loses interest when all rates are zero.
 
 use crate::os::{
     lock::SpinBh,
     percpu::{
         Counters,
         Sums, //
-    }, //
+    },
+    stack::{
+        Link,
+        Linked,
+        Stack, //
+    },
+    time, //
 };
 use kernel::{
     c_str,
     prelude::*,
-    static_lock_class, //
+    static_lock_class,
+    sync::Arc, //
 };
 use rvs_core::estimate::{
     self,
@@ -24,10 +34,13 @@ use rvs_core::estimate::{
     Shown, //
 };
 
-/// Counters, and what makes numbers to show of them.
+/// Counters, and what makes numbers to show of them. What packets read comes first.
+#[repr(C)]
 pub(crate) struct Stats {
     /// What packets count in.
     pub(crate) counters: Counters,
+    /// For the list of those that the estimator looks at; the mark says that it does.
+    link: Link,
     seen: SpinBh<Seen>,
 }
 
@@ -56,6 +69,7 @@ impl Stats {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             counters: Counters::new()?,
+            link: Link::default(),
             seen: SpinBh::new(
                 Seen {
                     base: ZERO,
@@ -92,14 +106,97 @@ impl Stats {
         seen.rates = Rates::ZERO;
     }
 
-    /// Takes account of the estimator's period that just ended: one round of `ip_vs_chain_estimation()`. Returns whether
-    /// all rates are zero.
-    pub(crate) fn step(&self) -> bool {
+    /// Takes account of the estimator's period that just ended: one round of `ip_vs_chain_estimation()`.
+    pub(crate) fn step(&self) -> Step {
         let mut seen = self.seen.lock();
         let now = self.now();
         let delta = now.since(&seen.last);
         seen.last = now;
         seen.rates.step(&delta);
-        seen.rates.is_zero()
+        Step {
+            traffic: delta != ZERO,
+            quiet: seen.rates.is_zero(),
+        }
+    }
+
+    /// Whether the estimator looks at it.
+    #[inline(always)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.link.mark.load()
+    }
+
+    /// For [`Linked`].
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+/// What the estimator saw.
+pub(crate) struct Step {
+    /// Something was counted.
+    pub(crate) traffic: bool,
+    /// All rates are zero.
+    pub(crate) quiet: bool,
+}
+
+/// What has statistics that the estimator looks at.
+pub(crate) trait Estimated: Linked {
+    /// The statistics.
+    fn stats(&self) -> &Stats;
+
+    /// Whether packets may count in them: otherwise their rates stay as they are.
+    fn is_live(&self) -> bool;
+}
+
+/// Those whose rates the estimator computes.
+pub(crate) struct Watch<T: Linked>(Stack<T>);
+
+/// How many are looked at before others may run.
+const BATCH: usize = 64;
+
+impl<T: Estimated> Watch<T> {
+    /// Looks at nobody.
+    pub(crate) const fn new() -> Self {
+        Self(Stack::new())
+    }
+
+    /// Sees to it that `new` is looked at. Any context.
+    pub(crate) fn add(&self, new: &Arc<T>) {
+        if !new.link().mark.swap(true) {
+            self.0.push(new);
+        }
+    }
+
+    /// One period: C `ip_vs_tick_estimation()`. Calls `f` for those that had traffic. Sleeps. Returns whether there is
+    /// anybody to look at.
+    ///
+    /// Who is quiet is looked at once more a period later before it is forgotten: a packet that has just seen that it is
+    /// watched may be counted a moment later.
+    pub(crate) fn step(&self, mut f: impl FnMut(&T)) -> bool {
+        let mut any = false;
+        for (n, one) in self.0.take().enumerate() {
+            if n % BATCH == BATCH - 1 {
+                time::yield_cpu();
+            }
+            let stats = one.stats();
+            let mark = &one.link().mark;
+            if !one.is_live() {
+                mark.store(false);
+                continue;
+            }
+            let was_watched = mark.load();
+            let step = stats.step();
+            if step.traffic {
+                mark.store(true);
+                f(&one);
+            } else if step.quiet && !was_watched {
+                continue;
+            } else if step.quiet {
+                mark.store(false);
+            }
+            any = true;
+            self.0.push(&one);
+        }
+        any
     }
 }

@@ -245,6 +245,16 @@ impl Genl {
         Ok(self.sock.recv_from_full().context("receiving netlink")?.0)
     }
 
+    /// One datagram, if there is one already.
+    pub fn poll_datagram(&self) -> std::io::Result<Vec<u8>> {
+        let mut buf = vec![0; 1 << 16];
+        let n = self
+            .sock
+            .recv(&mut buf.as_mut_slice(), libc::MSG_DONTWAIT)?;
+        buf.resize(n, 0);
+        Ok(buf)
+    }
+
     /// Reads the answer to request `seq` up to its ack or the end of its dump.
     pub fn receive(&self, seq: u32) -> Result<Reply> {
         let mut reply = Reply::default();
@@ -310,6 +320,37 @@ impl Genl {
             }
         }
     }
+}
+
+impl AsRawFd for Genl {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.sock.as_raw_fd()
+    }
+}
+
+/// The messages of a datagram.
+pub fn messages(mut bytes: &[u8]) -> Result<Vec<Msg>> {
+    let mut out = Vec::new();
+    while !bytes.is_empty() {
+        ensure!(bytes.len() >= 20, "{} stray bytes", bytes.len());
+        let u16_at = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+        let u32_at = |at: usize| {
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let len = u32_at(0) as usize;
+        let attrs = bytes.get(20..len).context("message cut short")?;
+        out.push(Msg {
+            kind: u16_at(4),
+            flags: u16_at(6),
+            seq: u32_at(8),
+            port: u32_at(12),
+            cmd: bytes[16],
+            version: bytes[17],
+            attrs: attrs.to_vec(),
+        });
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(out)
 }
 
 /// The generic netlink header of a command.

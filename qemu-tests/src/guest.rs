@@ -20,6 +20,7 @@ use nix::sched::{unshare, CloneFlags};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
+use crate::ext;
 use crate::genl::{Attrs, Genl};
 use crate::ipvs::Ipvs;
 use crate::klog::{is_trouble, Klog};
@@ -43,6 +44,8 @@ pub enum InGuest {
         #[arg(long)]
         dump: bool,
     },
+    /// Joins a multicast group of the family here and prints the errno.
+    Join { group: String },
     /// Runs one scenario in this process (used by `run`).
     One {
         #[command(flatten)]
@@ -106,6 +109,7 @@ impl InGuest {
             Self::Run { place } => run(&place),
             Self::One { place, name } => one(&place, &name).map(|()| true),
             Self::Errno { cmd, dump } => errno(cmd, dump).map(|()| true),
+            Self::Join { group } => join(&group).map(|()| true),
         };
         match result {
             Ok(true) => ExitCode::SUCCESS,
@@ -129,6 +133,15 @@ fn errno(cmd: u8, dump: bool) -> Result<()> {
         ipvs.call(cmd, &Attrs::new())?
     };
     println!("{}", reply.errno);
+    Ok(())
+}
+
+fn join(group: &str) -> Result<()> {
+    let genl = Genl::open_here(NETLINK_GENERIC)?;
+    let number = ext::group(&genl, group)?;
+    let joined = ext::membership(&genl, number, true);
+    let errno = joined.err().and_then(|e| e.raw_os_error()).unwrap_or(0);
+    println!("{errno}");
     Ok(())
 }
 

@@ -192,7 +192,8 @@ pub struct Dest {
     pub stats64: Stats,
 }
 
-fn number(nest: &[u8], kind: u16) -> Result<u64> {
+/// A number as wide as the attribute is.
+pub fn number(nest: &[u8], kind: u16) -> Result<u64> {
     let value = find(nest, kind).with_context(|| format!("attribute {kind} is missing"))?;
     Ok(match *value {
         [a] => a.into(),
@@ -225,7 +226,7 @@ fn socket_addr(nest: &[u8], af: u16, addr: u16, port: u16) -> Result<SocketAddr>
 }
 
 impl Service {
-    fn parse(attrs: &[u8]) -> Result<Self> {
+    pub fn parse(attrs: &[u8]) -> Result<Self> {
         let nest = find(attrs, top::SERVICE).context("no service in the message")?;
         let af = small(nest, svc::AF)?;
         let fwmark = if find(nest, svc::FWMARK).is_some() {
@@ -265,7 +266,7 @@ impl Service {
 }
 
 impl Dest {
-    fn parse(attrs: &[u8]) -> Result<Self> {
+    pub fn parse(attrs: &[u8]) -> Result<Self> {
         let nest = find(attrs, top::DEST).context("no destination in the message")?;
         let af = small(nest, dest::ADDR_FAMILY)?;
         Ok(Self {

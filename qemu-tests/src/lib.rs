@@ -7,14 +7,17 @@
 //! checks what comes out. Every scenario is written against the C module first; `PEER=rvs` then
 //! runs the very same code.
 
+pub mod ext;
 pub mod genl;
 pub mod guest;
 pub mod ipvs;
 pub mod klog;
+pub mod matrix;
 pub mod modules;
 pub mod ns;
 pub mod pkt;
 pub mod proc;
+pub mod requests;
 pub mod rig;
 pub mod scenario;
 pub mod scenarios;

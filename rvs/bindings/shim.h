@@ -13,6 +13,7 @@
 #include <linux/sockptr.h>
 #include <linux/types.h>
 #include <net/addrconf.h>
+#include <net/genetlink.h>
 
 struct dst_entry;
 struct in6_addr;
@@ -42,6 +43,7 @@ void rvs_helper_count_conn(struct rvs_counters *dest, struct rvs_counters *svc, 
 struct kmem_cache *rvs_helper_cache_create(const char *name, u32 size, u32 align);
 void *rvs_helper_cache_alloc(struct kmem_cache *cache);
 void rvs_helper_cond_resched(void);
+u64 rvs_helper_uptime_ms(void);
 void rvs_helper_random(void *buf, size_t len);
 u32 rvs_helper_random_up_to(u32 max);
 void rvs_helper_spin_lock_bh(spinlock_t *lock);
@@ -144,8 +146,10 @@ void rvs_helper_ct_kill(struct net *net, bool v6, u8 proto, const u32 *caddr, __
 
 /* ---- shim_ctl.c ---- */
 
+struct cpumask;
 struct ctl_table;
 struct delayed_work;
+struct genl_family;
 struct genl_info;
 struct netlink_callback;
 struct netlink_ext_ack;
@@ -163,8 +167,14 @@ enum {
 	RVS_NOTIFY_DONE = NOTIFY_DONE,
 	RVS_NOTIFY_PRIORITY = ADDRCONF_NOTIFY_PRIORITY + 5,
 	RVS_NOTIFY_REFUSE = NOTIFY_STOP_MASK | (NOTIFY_OK + EBUSY),
+	RVS_GENL_MCAST_ADMIN = GENL_MCAST_CAP_NET_ADMIN,
+	RVS_NLA_PADDED = !IS_ENABLED(CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS),
 };
 
+bool rvs_helper_genl_has_listeners(const struct genl_family *family, struct net *net, u32 group);
+struct sk_buff *rvs_helper_genl_event_new(void);
+void *rvs_helper_genl_event_put(struct sk_buff *skb, const struct genl_family *family, int cmd);
+int rvs_helper_genl_multicast(const struct genl_family *family, struct net *net, struct sk_buff *skb, u32 group);
 struct net *rvs_helper_genl_info_net(const struct genl_info *info);
 const struct genl_info *rvs_helper_genl_info_dump(const struct netlink_callback *cb);
 void *rvs_helper_genl_dump_put(struct sk_buff *skb, const struct netlink_callback *cb, int cmd);
@@ -175,6 +185,8 @@ int rvs_helper_genlmsg_parse(const struct nlmsghdr *nlh, struct nlattr **tb, int
 int rvs_helper_genlmsg_reply(struct sk_buff *skb, const struct genl_info *info);
 int rvs_helper_nla_parse_nested(struct nlattr **tb, int max, const struct nlattr *nla, const struct nla_policy *policy,
 				struct netlink_ext_ack *extack);
+int rvs_helper_nla_parse_strict(struct nlattr **tb, int max, const struct nlattr *nla, const struct nla_policy *policy,
+				struct netlink_ext_ack *extack);
 struct nlattr *rvs_helper_nla_nest_start(struct sk_buff *skb, int type);
 void rvs_helper_nla_nest_end(struct sk_buff *skb, struct nlattr *start);
 void rvs_helper_nla_nest_cancel(struct sk_buff *skb, struct nlattr *start);
@@ -184,6 +196,7 @@ int rvs_helper_nla_put_u64(struct sk_buff *skb, int type, u64 value, int pad);
 struct net *rvs_helper_sock_net(const struct sock *sk);
 bool rvs_helper_copy_from_sockptr(void *to, const sockptr_t *from, size_t len);
 
+struct net *rvs_helper_current_net(void);
 void *rvs_helper_net_generic(struct net *net, unsigned int id);
 bool rvs_helper_net_is_init(const struct net *net);
 bool rvs_helper_net_is_unprivileged(const struct net *net);
@@ -195,6 +208,11 @@ bool rvs_helper_v6_enabled(void);
 int rvs_helper_v6_defrag_enable(struct net *net);
 
 bool rvs_helper_cpu_possible(u32 cpu);
+int rvs_helper_cpulist_parse(const char *text, struct cpumask **out);
+void rvs_helper_cpulist_free(struct cpumask *cpus);
+size_t rvs_helper_cpulist_show(const struct cpumask *cpus, char *buf, size_t len);
+bool rvs_helper_cpulist_empty(const struct cpumask *cpus);
+void rvs_helper_run_on(const struct cpumask *cpus, int nice, void (*func)(void *arg), void *arg);
 void rvs_helper_job_init(struct delayed_work *job, void (*func)(struct work_struct *work));
 void rvs_helper_job_start(struct delayed_work *job, unsigned long delay);
 bool rvs_helper_net_ratelimit(void);

@@ -5,9 +5,13 @@
 #include <linux/export.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/nsproxy.h>
 #include <linux/net.h>
 #include <linux/proc_fs.h>
+#include <linux/sched.h>
+#include <linux/sched/isolation.h>
 #include <linux/seq_file.h>
+#include <linux/slab.h>
 #include <linux/sockptr.h>
 #include <linux/workqueue.h>
 #include <net/addrconf.h>
@@ -23,6 +27,26 @@
 #include "shim.h"
 
 /* Generic netlink */
+
+bool rvs_helper_genl_has_listeners(const struct genl_family *family, struct net *net, u32 group)
+{
+	return genl_has_listeners(family, net, group) > 0;
+}
+
+struct sk_buff *rvs_helper_genl_event_new(void)
+{
+	return genlmsg_new(GENLMSG_DEFAULT_SIZE, GFP_ATOMIC | __GFP_NOWARN);
+}
+
+void *rvs_helper_genl_event_put(struct sk_buff *skb, const struct genl_family *family, int cmd)
+{
+	return genlmsg_put(skb, 0, 0, family, 0, cmd);
+}
+
+int rvs_helper_genl_multicast(const struct genl_family *family, struct net *net, struct sk_buff *skb, u32 group)
+{
+	return genlmsg_multicast_netns(family, net, skb, 0, group, GFP_ATOMIC);
+}
 
 struct net *rvs_helper_genl_info_net(const struct genl_info *info)
 {
@@ -67,6 +91,12 @@ int rvs_helper_nla_parse_nested(struct nlattr **tb, int max, const struct nlattr
 	return nla_parse_nested_deprecated(tb, max, nla, policy, extack);
 }
 
+int rvs_helper_nla_parse_strict(struct nlattr **tb, int max, const struct nlattr *nla, const struct nla_policy *policy,
+				struct netlink_ext_ack *extack)
+{
+	return nla_parse_nested(tb, max, nla, policy, extack);
+}
+
 struct nlattr *rvs_helper_nla_nest_start(struct sk_buff *skb, int type)
 {
 	return nla_nest_start_noflag(skb, type);
@@ -107,6 +137,11 @@ bool rvs_helper_copy_from_sockptr(void *to, const sockptr_t *from, size_t len)
 }
 
 /* Network namespaces */
+
+struct net *rvs_helper_current_net(void)
+{
+	return current->nsproxy->net_ns;
+}
 
 void *rvs_helper_net_generic(struct net *net, unsigned int id)
 {
@@ -204,6 +239,74 @@ void *rvs_helper_seq_data(struct seq_file *seq)
 bool rvs_helper_cpu_possible(u32 cpu)
 {
 	return cpu_possible(cpu);
+}
+
+/* The CPUs of `text` that the current task may run on. */
+int rvs_helper_cpulist_parse(const char *text, struct cpumask **out)
+{
+	struct cpumask *cpus = kzalloc(cpumask_size(), GFP_KERNEL);
+	int err;
+
+	if (!cpus)
+		return -ENOMEM;
+	err = cpulist_parse(text, cpus);
+	if (err) {
+		kfree(cpus);
+		return err;
+	}
+	cpumask_and(cpus, cpus, &current->cpus_mask);
+	*out = cpus;
+	return 0;
+}
+
+void rvs_helper_cpulist_free(struct cpumask *cpus)
+{
+	kfree(cpus);
+}
+
+/* No list: the CPUs that kernel threads use. */
+size_t rvs_helper_cpulist_show(const struct cpumask *cpus, char *buf, size_t len)
+{
+	guard(rcu)();
+	if (!cpus)
+		cpus = housekeeping_cpumask(HK_TYPE_KTHREAD);
+	return scnprintf(buf, len, "%*pbl\n", cpumask_pr_args(cpus));
+}
+
+bool rvs_helper_cpulist_empty(const struct cpumask *cpus)
+{
+	return cpumask_empty(cpus);
+}
+
+struct rvs_run {
+	void (*func)(void *arg);
+	void *arg;
+	int nice;
+};
+
+static long rvs_run_nicely(void *data)
+{
+	struct rvs_run *run = data;
+	int before = task_nice(current);
+
+	if (run->nice != before)
+		set_user_nice(current, run->nice);
+	run->func(run->arg);
+	if (run->nice != before)
+		set_user_nice(current, before);
+	return 0;
+}
+
+/* Runs `func` in a kernel worker on one of `cpus` that is online, or here without a list, with that nice value. */
+void rvs_helper_run_on(const struct cpumask *cpus, int nice, void (*func)(void *arg), void *arg)
+{
+	struct rvs_run run = { func, arg, nice };
+	unsigned int cpu = cpus ? cpumask_first_and(cpus, cpu_online_mask) : nr_cpu_ids;
+
+	if (cpu < nr_cpu_ids)
+		work_on_cpu(cpu, rvs_run_nicely, &run);
+	else
+		rvs_run_nicely(&run);
 }
 
 bool rvs_helper_net_ratelimit(void)

@@ -2,7 +2,9 @@
 /*
  * The packet path's C helpers; see shim.h.
  */
+#include <linux/bitmap.h>
 #include <linux/if_arp.h>
+#include <linux/list.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6.h>
@@ -41,14 +43,88 @@
 /* Rust holds a per-CPU pointer as a plain one and only hands it back. */
 #define RVS_PERCPU(c) ((struct rvs_counters __percpu *)(__force unsigned long)(c))
 
+/*
+ * A per-CPU allocation costs more than everything else about a new destination, so that counters share one by the
+ * hundred. Which of them are taken is written in front of them, in the first CPU's copy.
+ */
+#define RVS_SHARE 4096
+#define RVS_SHARE_HEAD 64
+#define RVS_SHARE_SLOTS ((RVS_SHARE - RVS_SHARE_HEAD) / sizeof(struct rvs_counters))
+
+struct rvs_share {
+	struct list_head list;		/* in rvs_shares, while there is room */
+	void __percpu *base;
+	DECLARE_BITMAP(used, RVS_SHARE_SLOTS);
+};
+
+static LIST_HEAD(rvs_shares);
+static DEFINE_SPINLOCK(rvs_shares_lock);	/* a leaf; around the list and all bitmaps */
+
+static void *rvs_first_copy(void __percpu *ptr)
+{
+	return per_cpu_ptr(ptr, cpumask_first(cpu_possible_mask));
+}
+
+static struct rvs_share *rvs_share_new(void)
+{
+	void __percpu *base = __alloc_percpu(RVS_SHARE, RVS_SHARE);
+	struct rvs_share *share;
+
+	BUILD_BUG_ON(sizeof(struct rvs_share) > RVS_SHARE_HEAD);
+	if (!base)
+		return NULL;
+	share = rvs_first_copy(base);
+	share->base = base;
+	INIT_LIST_HEAD(&share->list);
+	return share;
+}
+
 struct rvs_counters *rvs_helper_counters_alloc(void)
 {
-	return (struct rvs_counters *)(__force unsigned long)alloc_percpu(struct rvs_counters);
+	struct rvs_share *share, *fresh = NULL;
+	struct rvs_counters __percpu *c;
+	unsigned int slot;
+	int cpu;
+
+	spin_lock_bh(&rvs_shares_lock);
+	share = list_first_entry_or_null(&rvs_shares, struct rvs_share, list);
+	if (!share) {
+		spin_unlock_bh(&rvs_shares_lock);
+		fresh = rvs_share_new();
+		if (!fresh)
+			return NULL;
+		spin_lock_bh(&rvs_shares_lock);
+		share = fresh;
+		list_add(&share->list, &rvs_shares);
+	}
+	slot = find_first_zero_bit(share->used, RVS_SHARE_SLOTS);
+	__set_bit(slot, share->used);
+	if (bitmap_full(share->used, RVS_SHARE_SLOTS))
+		list_del_init(&share->list);
+	spin_unlock_bh(&rvs_shares_lock);
+
+	c = share->base + RVS_SHARE_HEAD + slot * sizeof(*c);
+	for_each_possible_cpu(cpu)
+		memset(per_cpu_ptr(c, cpu), 0, sizeof(*c));
+	return (struct rvs_counters *)(__force unsigned long)c;
 }
 
 void rvs_helper_counters_free(struct rvs_counters *c)
 {
-	free_percpu(RVS_PERCPU(c));
+	unsigned long first = (unsigned long)rvs_first_copy(RVS_PERCPU(c));
+	struct rvs_share *share = (struct rvs_share *)ALIGN_DOWN(first, RVS_SHARE);
+	bool last;
+
+	spin_lock_bh(&rvs_shares_lock);
+	__clear_bit((first % RVS_SHARE - RVS_SHARE_HEAD) / sizeof(*c), share->used);
+	last = bitmap_empty(share->used, RVS_SHARE_SLOTS);
+	if (last)
+		list_del_init(&share->list);
+	else if (list_empty(&share->list))
+		list_add(&share->list, &rvs_shares);
+	spin_unlock_bh(&rvs_shares_lock);
+	if (last)
+		free_percpu(share->base);
 }
 
 void rvs_helper_counters_cpu(struct rvs_counters *c, u32 cpu, u64 *out)
@@ -120,6 +196,11 @@ void *rvs_helper_cache_alloc(struct kmem_cache *cache)
 void rvs_helper_cond_resched(void)
 {
 	cond_resched();
+}
+
+u64 rvs_helper_uptime_ms(void)
+{
+	return ktime_to_ms(ktime_get_coarse());
 }
 
 void rvs_helper_random(void *buf, size_t len)

@@ -6,23 +6,29 @@
 //! virtual address), node 1 by what the real server answers (real server to client), so one lookup tells connection and
 //! direction. A lookup takes no reference: a connection seen under RCU stays in memory until the section ends.
 
+mod account;
 pub(crate) mod defense;
+mod shown;
 mod tuple;
 
-pub(crate) use tuple::Tuple;
+pub(crate) use {
+    shown::Shown,
+    tuple::Tuple, //
+};
+
+use account::Account;
 
 use crate::{
+    control::netlink::events::Events,
     dest::Dest,
     os::{
         atomic::{
+            Bool,
             I32,
             U32, //
         },
         conntrack,
-        net::{
-            Handle,
-            Net, //
-        },
+        net::Handle,
         rcu::Held,
         slab,
         table::{
@@ -34,7 +40,8 @@ use crate::{
             Table,
             Tie,
             Unlinked,
-            Unlisted, //
+            Unlisted,
+            Walk, //
         },
         time::{
             self,
@@ -73,6 +80,7 @@ use rvs_core::{
     },
     uapi::{
         conn_flag,
+        ext::event,
         svc_flag,
         FwdMethod, //
     },
@@ -132,6 +140,8 @@ pub(crate) struct Conn {
     in_pkts: U32,
     /// Connections that this one controls: `n_control`.
     children: U32,
+    /// What counts its packets, if it was asked for.
+    account: Option<KBox<Account>>,
 }
 
 // Two cache lines with both hash nodes, the wheel's links and RCU's head: less than half of C's 320 bytes.
@@ -168,7 +178,7 @@ pub(crate) enum Way {
 
 #[allow(dead_code)]
 impl Conn {
-    fn new(param: &Param<'_>) -> Result<Self> {
+    fn new(param: &Param<'_>, counts: bool) -> Result<Self> {
         let flow = param.flow;
         // A tunnel may lead to a real server of the other family, whose address is the destination's only.
         let mixed = param
@@ -214,6 +224,7 @@ impl Conn {
             timeout: U32::new(param.timeout.unwrap_or(FIRST_TIMEOUT)),
             in_pkts: U32::new(0),
             children: U32::new(0),
+            account: if counts { Account::new() } else { None },
         })
     }
 
@@ -382,16 +393,33 @@ impl Conn {
 
     /// Tells the template, if there is one, that a connection of it got through: C `ip_vs_control_assure_ct()`.
     #[inline(always)]
-    pub(crate) fn assure_template(&self) {
+    pub(crate) fn assure_template(&self, events: &Events) {
         if let Some(control) = &self.control {
-            control.entry().get().assure();
+            control.entry().get().assure(events);
         }
     }
 
     #[cold]
-    fn assure(&self) {
+    fn assure(&self, events: &Events) {
         if self.is_template() && self.state() & template::ASSURED == 0 {
             self.change(|status| status | u32::from(template::ASSURED) << STATE_SHIFT);
+            events.conn(event::CHANGED, self);
+        }
+    }
+
+    /// Counts a packet from the client, if that was asked for.
+    #[inline(always)]
+    pub(crate) fn account_in(&self, bytes: u32) {
+        if let Some(account) = &self.account {
+            account.packet_in(bytes);
+        }
+    }
+
+    /// Counts a packet to the client, if that was asked for.
+    #[inline(always)]
+    pub(crate) fn account_out(&self, bytes: u32) {
+        if let Some(account) = &self.account {
+            account.packet_out(bytes);
         }
     }
 
@@ -435,7 +463,7 @@ impl Conn {
 
     /// Enters a state, with what that means for the destination's counters: C `set_tcp_state()`. `drop_flags` are taken
     /// off. Loses no change, whatever other CPUs do at the same time.
-    pub(crate) fn enter(&self, state: u8, drop_flags: u32) {
+    pub(crate) fn enter(&self, state: u8, drop_flags: u32, events: &Events) {
         loop {
             let old = self.status.load();
             let mut new = (old & FLAGS & !drop_flags) | u32::from(state) << STATE_SHIFT;
@@ -456,6 +484,9 @@ impl Conn {
             if self.status.replace(old, new) {
                 if let (Some(dest), true) = (self.dest(), was_active != is_active) {
                     dest.set_active(is_active);
+                }
+                if new >> STATE_SHIFT != old >> STATE_SHIFT && !self.is_one_packet() {
+                    events.conn(event::CHANGED, self);
                 }
                 return;
             }
@@ -529,7 +560,17 @@ impl Conn {
     }
 }
 
+/// What a table has for its connections.
+pub(crate) struct Home {
+    net: Handle,
+    events: Arc<Events>,
+    /// The namespace goes: its conntrack entries go without our help.
+    closed: Bool,
+}
+
 impl Entry for Conn {
+    type Home = Home;
+
     fn nodes(&self) -> usize {
         if self.is_template() {
             1
@@ -558,11 +599,19 @@ impl Entry for Conn {
         })
     }
 
-    fn left(&self, net: &Net) {
+    fn enters(&self, home: &Home) {
+        home.events.conn(event::NEW, self);
+    }
+
+    fn leaves(&self, home: &Home) {
+        home.events.conn(event::DELETED, self);
+    }
+
+    fn left(&self, home: &Home) {
         // A template has no flow, as a connection without its client's port has not.
-        if self.is_tracked() && self.cport != 0 {
+        if self.is_tracked() && self.cport != 0 && !home.closed.load() {
             conntrack::kill(
-                net,
+                &home.net,
                 &conntrack::Flow {
                     v6: self.extension.is_some(),
                     proto: self.proto,
@@ -605,18 +654,33 @@ pub(crate) struct ConnTable {
     lfactor: I32,
     /// The load factor that the present size was chosen with.
     sized_for: I32,
+    /// Whether new connections count their packets.
+    counting: Bool,
 }
 
 #[allow(dead_code)]
 impl ConnTable {
-    /// Makes a table of the least size. `lfactor` is `conn_lfactor`. May sleep.
-    pub(crate) fn new(net: Handle, limits: Limits, lfactor: i32) -> Result<Self> {
-        let table = Table::new(sizing::CONN_MIN_BITS, sizing::CONN_MIN_BITS, true)?;
+    /// Makes a table of the least size, whose changes `events` is told. `lfactor` is `conn_lfactor`, `counting`
+    /// `rvs_conn_counters`. May sleep.
+    pub(crate) fn new(
+        net: Handle,
+        limits: Limits,
+        lfactor: i32,
+        counting: bool,
+        events: Arc<Events>,
+    ) -> Result<Self> {
+        const BITS: u32 = sizing::CONN_MIN_BITS;
+        let home = Home {
+            net,
+            events,
+            closed: Bool::new(false),
+        };
         Ok(Self {
-            table: table.of(net),
+            table: Table::new(BITS, BITS, true, home)?,
             limits,
             lfactor: I32::new(lfactor),
             sized_for: I32::new(lfactor),
+            counting: Bool::new(counting),
         })
     }
 
@@ -677,7 +741,7 @@ impl ConnTable {
         if self.table.count() >= max {
             return Err(NoConn::Limit);
         }
-        let conn = Conn::new(param).map_err(|_| NoConn::Memory)?;
+        let conn = Conn::new(param, self.counting.load()).map_err(|_| NoConn::Memory)?;
         let (timeout, is_one_packet) = (conn.timeout(), conn.is_one_packet());
         let new = Unlinked::new(conn).map_err(|_| NoConn::Memory)?;
         // From here on its end takes back what is counted.
@@ -790,6 +854,26 @@ impl ConnTable {
         self.lfactor.store(lfactor);
     }
 
+    /// Sets `rvs_conn_counters`, for new connections.
+    pub(crate) fn set_counting(&self, counting: bool) {
+        self.counting.store(counting);
+    }
+
+    /// Goes on with a walk through all connections: see [`Table::walk()`].
+    pub(crate) fn walk<'g>(
+        &'g self,
+        walk: &mut Walk,
+        g: &'g Held,
+        f: impl FnMut(Ref<'g, Conn>) -> bool,
+    ) -> bool {
+        self.table.walk(walk, g, f)
+    }
+
+    /// See [`Table::first_used()`].
+    pub(crate) fn first_used(&self, index: usize, g: &Held) -> (usize, bool) {
+        self.table.first_used(index, g)
+    }
+
     /// The number of chains for [`ConnTable::visit()`].
     pub(crate) fn chains(&self, g: &Held) -> usize {
         self.table.chains(g)
@@ -807,7 +891,7 @@ impl ConnTable {
 
     /// The namespace goes: connections that end leave netfilter's entries alone.
     pub(crate) fn close(&self) {
-        self.table.close();
+        self.table.home().closed.store(true);
     }
 
     /// Ends all connections. Sleeps. C: `ip_vs_conn_flush()`.

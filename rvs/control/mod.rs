@@ -109,11 +109,7 @@ pub(crate) fn conn_limits() -> Limits {
 
 /// Estimates rates.
 fn estimate(netns: &Netns) -> Option<u32> {
-    let period = HZ.from_secs_u32(PERIOD_SECS);
-    if !netns.sysctl.run_estimation() {
-        return Some(period);
-    }
-    netns.estimate().then_some(period)
+    netns.estimation()
 }
 
 /// Ends connections in time and fits their table.

@@ -7,7 +7,8 @@
 use crate::{
     conn::{
         Conn,
-        ConnTable, //
+        ConnTable,
+        Shown, //
     },
     netns::Netns,
     os::{
@@ -17,7 +18,10 @@ use crate::{
             Out,
             Records, //
         },
-        rcu,
+        rcu::{
+            self,
+            Held, //
+        },
         table::Ref,
         time, //
     },
@@ -39,7 +43,6 @@ use rvs_core::{
         ServicesHeader,
         TableStatus, //
     },
-    proto,
     timeout::Deadline,
     uapi::conn_flag, //
 };
@@ -49,14 +52,34 @@ fn chain(at: u64) -> Option<usize> {
     usize::try_from(at.checked_sub(1)?).ok()
 }
 
+/// The first record from `at` on whose chain is not empty. `first_used` is that of a table, which may have many that are.
+fn first_used(at: u64, first_used: impl Fn(usize, &Held) -> (usize, bool)) -> Option<u64> {
+    let Some(mut index) = chain(at) else {
+        return Some(at);
+    };
+    loop {
+        match rcu::read(|g| first_used(index, g)) {
+            (usize::MAX, _) => return None,
+            (found, true) => return u64::try_from(found).ok()?.checked_add(1),
+            (next, false) => index = next,
+        }
+        time::yield_cpu();
+    }
+}
+
+/// A file of one record.
+fn only_first(at: u64) -> Option<u64> {
+    (at == 0).then_some(0)
+}
+
 /// `/proc/net/ip_vs`: C `ip_vs_info_seq_show()`.
 struct Services;
 
 impl Records for Services {
     type Data = Netns;
 
-    fn reaches(netns: &Netns, at: u64) -> bool {
-        chain(at).is_none_or(|index| rcu::read(|g| index < netns.services.chains(g)))
+    fn seek(netns: &Netns, at: u64) -> Option<u64> {
+        first_used(at, |index, g| netns.services.first_used(index, g))
     }
 
     fn show(netns: &Netns, at: u64, out: &Out<'_>) {
@@ -86,10 +109,10 @@ struct Conns;
 impl Records for Conns {
     type Data = Netns;
 
-    fn reaches(netns: &Netns, at: u64) -> bool {
-        chain(at).is_none_or(|index| {
-            let conns = netns.conns();
-            rcu::read(|g| conns.is_some_and(|conns| index < conns.chains(g)))
+    fn seek(netns: &Netns, at: u64) -> Option<u64> {
+        first_used(at, |index, g| match netns.conns() {
+            Some(conns) => conns.first_used(index, g),
+            None => (usize::MAX, false),
         })
     }
 
@@ -115,8 +138,8 @@ struct ConnsSync;
 impl Records for ConnsSync {
     type Data = Netns;
 
-    fn reaches(netns: &Netns, at: u64) -> bool {
-        Conns::reaches(netns, at)
+    fn seek(netns: &Netns, at: u64) -> Option<u64> {
+        Conns::seek(netns, at)
     }
 
     fn show(netns: &Netns, at: u64, out: &Out<'_>) {
@@ -146,23 +169,18 @@ fn show_conn_origin(conn: Ref<'_, Conn>, out: &Out<'_>) {
 
 /// Calls `show` with what both files show of a connection.
 fn columns(conn: Ref<'_, Conn>, show: impl FnOnce(fmt::Conn<'_>)) {
-    let template = conn.is_template();
-    // A tunnel's real server may be of the other family: then only the destination has its address.
-    let (dest_family, daddr) = match conn.get().dest() {
-        Some(dest) => (dest.family(), *dest.addr()),
-        None => (conn.family(), conn.daddr()),
-    };
+    let shown = Shown::of(conn.get());
     show(fmt::Conn {
-        family: conn.family(),
-        protocol: conn.proto(),
-        caddr: &conn.caddr(),
-        cport: conn.cport(),
-        vaddr: &conn.vaddr(),
-        vport: conn.vport(),
-        dest_family,
-        daddr: &daddr,
-        dport: conn.shown_dport(),
-        state: proto::state_name(conn.proto(), template, conn.state()),
+        family: shown.family,
+        protocol: shown.proto,
+        caddr: &shown.caddr,
+        cport: shown.cport,
+        vaddr: &shown.vaddr,
+        vport: shown.vport,
+        dest_family: shown.dest_family,
+        daddr: &shown.daddr,
+        dport: shown.dport,
+        state: shown.state_name(),
         expires: Deadline(conn.deadline()).secs_left(time::jiffies() as usize, HZ),
     });
 }
@@ -173,8 +191,8 @@ struct Apps;
 impl Records for Apps {
     type Data = Netns;
 
-    fn reaches(_: &Netns, at: u64) -> bool {
-        at == 0
+    fn seek(_: &Netns, at: u64) -> Option<u64> {
+        only_first(at)
     }
 
     fn show(_: &Netns, _: u64, out: &Out<'_>) {
@@ -190,8 +208,8 @@ impl Records for Status {
 
     const MODE: u16 = 0o440;
 
-    fn reaches(_: &Netns, at: u64) -> bool {
-        at == 0
+    fn seek(_: &Netns, at: u64) -> Option<u64> {
+        only_first(at)
     }
 
     fn show(netns: &Netns, _: u64, out: &Out<'_>) {
@@ -217,8 +235,8 @@ struct Totals;
 impl Records for Totals {
     type Data = Netns;
 
-    fn reaches(_: &Netns, at: u64) -> bool {
-        at == 0
+    fn seek(_: &Netns, at: u64) -> Option<u64> {
+        only_first(at)
     }
 
     fn show(netns: &Netns, _: u64, out: &Out<'_>) {
@@ -236,8 +254,8 @@ struct PerCpu;
 impl Records for PerCpu {
     type Data = Netns;
 
-    fn reaches(_: &Netns, at: u64) -> bool {
-        at <= u64::from(cpu::ids()).saturating_add(1)
+    fn seek(_: &Netns, at: u64) -> Option<u64> {
+        (at <= u64::from(cpu::ids()).saturating_add(1)).then_some(at)
     }
 
     fn show(netns: &Netns, at: u64, out: &Out<'_>) {

@@ -230,7 +230,9 @@ fn set_service(control: &Control, number: i32, user: &ServiceUser) -> Result {
         match number {
             so_set::EDIT => {
                 let settings = service_settings(user)?;
-                service.configure(&settings).map_err(errno)?;
+                netns
+                    .edit_service(config, &service, &settings)
+                    .map_err(errno)?;
                 control.has_scheduler(settings.scheduler);
             }
             so_set::DEL => {

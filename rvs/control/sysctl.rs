@@ -10,9 +10,11 @@ use crate::{
     os::{
         self,
         atomic::I32,
+        cpu,
         net::Net,
         sysctl::{
             Registration,
+            Text,
             Var,
             Writer, //
         },
@@ -69,10 +71,12 @@ pub(crate) struct Sysctl {
     ignore_tunneled: I32,
     backup_only: I32,
     run_estimation: I32,
+    est_nice: I32,
     conn_lfactor: I32,
     svc_lfactor: I32,
     lblc_expiration: I32,
     lblcr_expiration: I32,
+    conn_counters: I32,
 }
 
 impl Sysctl {
@@ -123,10 +127,12 @@ impl Sysctl {
             ignore_tunneled: I32::new(0),
             backup_only: I32::new(0),
             run_estimation: I32::new(1),
+            est_nice: I32::new(0),
             conn_lfactor: I32::new(conn_lfactor),
             svc_lfactor: I32::new(svc_lfactor),
             lblc_expiration: I32::new(expiration),
             lblcr_expiration: I32::new(expiration),
+            conn_counters: I32::new(0),
         })
     }
 
@@ -232,6 +238,11 @@ impl Sysctl {
         self.run_estimation.load() != 0
     }
 
+    /// The nice value that rates are estimated with.
+    pub(crate) fn est_nice(&self) -> i32 {
+        self.est_nice.load()
+    }
+
     /// The load factor of the connection table.
     pub(crate) fn conn_lfactor(&self) -> i32 {
         self.conn_lfactor.load()
@@ -240,6 +251,11 @@ impl Sysctl {
     /// The load factor of the service table.
     pub(crate) fn svc_lfactor(&self) -> i32 {
         self.svc_lfactor.load()
+    }
+
+    /// Whether new connections count their packets.
+    pub(crate) fn conn_counters(&self) -> bool {
+        self.conn_counters.load() != 0
     }
 
     /// How long lblc remembers an address that is not asked for; in jiffies, perhaps negative.
@@ -313,6 +329,13 @@ static VARS: &[Var<Reach>] = &[
     any!(c"ignore_tunneled", ignore_tunneled),
     any!(c"run_estimation", run_estimation, host_only: true),
     Var {
+        name: c"est_nice",
+        host_only: true,
+        get: |knobs| knobs.netns.sysctl.est_nice.load(),
+        set: set_est_nice,
+        unset: None,
+    },
+    Var {
         name: c"conn_lfactor",
         host_only: true,
         get: |knobs| knobs.netns.sysctl.conn_lfactor.load(),
@@ -327,6 +350,31 @@ static VARS: &[Var<Reach>] = &[
         unset: None,
     },
 ];
+
+/// Those that are text.
+static TEXTS: &[Text<Reach>] = &[Text {
+    name: c"est_cpulist",
+    host_only: true,
+    get: |knobs, out| {
+        knobs
+            .netns
+            .with_est_cpus(|cpus| cpu::show(cpus.as_ref(), out))
+    },
+    set: |knobs, text| {
+        let new = cpu::List::parse(text)?;
+        knobs.netns.with_est_cpus(|cpus| *cpus = Some(new));
+        Ok(())
+    },
+}];
+
+/// What C does not have.
+static EXTRA_VARS: &[Var<Reach>] = &[Var {
+    name: c"rvs_conn_counters",
+    host_only: false,
+    get: |knobs| knobs.netns.sysctl.conn_counters.load(),
+    set: set_conn_counters,
+    unset: None,
+}];
 
 /// A row for a time that is read and written in seconds and kept in jiffies: C `proc_dointvec_jiffies()`.
 macro_rules! seconds {
@@ -390,6 +438,15 @@ fn set_mode(knobs: &Reach, mode: &I32, value: c_int) -> Result {
     Ok(())
 }
 
+/// C `ipvs_proc_est_nice()`.
+fn set_est_nice(knobs: &Reach, value: c_int, _: &Writer) -> Result {
+    if !(-20..=19).contains(&value) {
+        return Err(EINVAL);
+    }
+    knobs.netns.sysctl.est_nice.store(value);
+    Ok(())
+}
+
 fn check_lfactor(value: c_int) -> Result {
     if (LFACTOR_MIN..=LFACTOR_MAX).contains(&value) {
         Ok(())
@@ -406,6 +463,20 @@ fn set_conn_lfactor(knobs: &Reach, value: c_int, _: &Writer) -> Result {
     if let Some(conns) = netns.conns() {
         conns.set_lfactor(value);
     }
+    Ok(())
+}
+
+fn set_conn_counters(knobs: &Reach, value: c_int, _: &Writer) -> Result {
+    if !(0..=1).contains(&value) {
+        return Err(EINVAL);
+    }
+    // The table may just be made: not between reading the setting and being found.
+    knobs.netns.configure(|_| {
+        knobs.netns.sysctl.conn_counters.store(value);
+        if let Some(conns) = knobs.netns.conns() {
+            conns.set_counting(value != 0);
+        }
+    });
     Ok(())
 }
 
@@ -437,6 +508,7 @@ pub(crate) struct Reach {
 /// The files of a namespace.
 pub(crate) struct Files {
     _files: Registration<Reach>,
+    _extra_files: Registration<Reach>,
     _cache_files: Option<Registration<Reach>>,
     _conntrack_files: Option<Registration<Reach>>,
 }
@@ -452,19 +524,21 @@ impl Files {
             defender: Job::new(netns.clone(), defend)?,
         };
         let knobs = Arc::new(knobs, GFP_KERNEL)?;
-        let files = |vars, knobs| Registration::new(netns.net(), c"net/ipv4/vs", vars, knobs);
+        let files =
+            |vars, texts, knobs| Registration::new(netns.net(), c"net/ipv4/vs", vars, texts, knobs);
         Ok(Self {
             _cache_files: if netns.net().is_unprivileged() {
                 None
             } else {
-                Some(files(CACHE_VARS, knobs.clone())?)
+                Some(files(CACHE_VARS, &[], knobs.clone())?)
             },
             _conntrack_files: if os::conntrack::AVAILABLE {
-                Some(files(CONNTRACK_VARS, knobs.clone())?)
+                Some(files(CONNTRACK_VARS, &[], knobs.clone())?)
             } else {
                 None
             },
-            _files: files(VARS, knobs)?,
+            _extra_files: files(EXTRA_VARS, &[], knobs.clone())?,
+            _files: files(VARS, TEXTS, knobs)?,
         })
     }
 }

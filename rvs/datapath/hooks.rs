@@ -86,7 +86,10 @@ impl Hooks {
 impl Ctx<'_> {
     /// The counters that a packet of a destination counts in.
     #[inline(always)]
-    pub(super) fn counters<'a>(&'a self, dest: &'a Dest) -> Trio<'a> {
+    pub(super) fn counters<'a>(&'a self, dest: &'a Arc<Dest>) -> Trio<'a> {
+        if !dest.stats.is_watched() {
+            self.netns.watch(dest);
+        }
         Trio {
             dest: &dest.stats.counters,
             svc: &dest.service().stats.counters,

@@ -185,6 +185,7 @@ pub(super) fn account(ctx: &Ctx<'_>, skb: &Skb<'_>, conn: Ref<'_, Conn>) {
     if let Some(dest) = conn.get().dest() {
         if dest.available() {
             ctx.counters(dest).packet_in(skb.len(), ctx.g);
+            conn.account_in(skb.len());
         }
     }
 }

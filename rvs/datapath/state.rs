@@ -57,9 +57,9 @@ pub(super) fn advance(
             let (dir, drop_flags) = direction(conn, reply);
             state = tcp::transition(netns.defense.tcp_table(), dir, old, flags);
             if state != old || drop_flags != 0 {
-                conn.enter(state, drop_flags);
+                conn.enter(state, drop_flags, &netns.events);
                 if state != old && state == tcp::State::ESTABLISHED {
-                    conn.assure_template();
+                    conn.assure_template(&netns.events);
                 }
             }
         }
@@ -80,12 +80,12 @@ fn others(
     match iph.proto {
         IPPROTO_UDP => {
             if reply {
-                conn.assure_template();
+                conn.assure_template(&netns.events);
             }
             conns.refresh(conn, netns.timeouts.udp(udp::State::NORMAL));
         }
         IPPROTO_SCTP => {
-            let state = sctp_state(skb, iph, conn, reply);
+            let state = sctp_state(netns, skb, iph, conn, reply);
             conns.refresh(conn, netns.timeouts.sctp(state));
         }
         // AH and ESP have no states of their own.
@@ -95,7 +95,7 @@ fn others(
 
 /// Moves an SCTP association's state on: C `set_sctp_state()`.
 #[inline(never)]
-fn sctp_state(skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>, reply: bool) -> u8 {
+fn sctp_state(netns: &Netns, skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>, reply: bool) -> u8 {
     let old = conn.state();
     if iph.later_fragment {
         return old;
@@ -106,9 +106,9 @@ fn sctp_state(skb: &Skb<'_>, iph: &Iph, conn: Ref<'_, Conn>, reply: bool) -> u8 
     let (dir, drop_flags) = direction(conn, reply);
     let state = sctp::transition(dir, old, event);
     if state != old || drop_flags != 0 {
-        conn.enter(state, drop_flags);
+        conn.enter(state, drop_flags, &netns.events);
         if state != old && state == sctp::State::ESTABLISHED {
-            conn.assure_template();
+            conn.assure_template(&netns.events);
         }
     }
     state

@@ -29,6 +29,7 @@ pub(crate) mod route;
 pub(crate) mod skb;
 pub(crate) mod slab;
 pub(crate) mod sockopt;
+pub(crate) mod stack;
 pub(crate) mod sysctl;
 pub(crate) mod table;
 pub(crate) mod time;

@@ -192,6 +192,28 @@ impl<'a, const N: usize> Attrs<'a, N> {
         Ok(attrs)
     }
 
+    /// Parses what is inside `nest` strictly: what has no rule is refused, and the nest must say that it is one.
+    pub(crate) fn strictly_inside(
+        nest: Attr<'a>,
+        policy: &'static Policy<N>,
+        explain: Explain<'_>,
+    ) -> Result<Self> {
+        let mut attrs = Self::EMPTY;
+        // INVARIANT: The parser fills the table.
+        //
+        // SAFETY: As in `inside()`.
+        to_result(unsafe {
+            bindings::rvs_helper_nla_parse_strict(
+                attrs.table.as_mut_ptr(),
+                Self::MAX,
+                nest.as_ptr(),
+                policy.as_ptr().cast::<bindings::nla_policy>(),
+                explain.as_ptr(),
+            )
+        })?;
+        Ok(attrs)
+    }
+
     /// Parses the attributes of a generic netlink message without a header of its own.
     ///
     /// # Safety

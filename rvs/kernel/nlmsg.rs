@@ -18,6 +18,9 @@ use kernel::{
     prelude::*, //
 };
 
+/// Whether the machine wants eight bytes aligned, so that there must be padding.
+const PADDED: bool = bindings::RVS_NLA_PADDED != 0;
+
 /// The attributes of a message that has room up to the end of its buffer; every function fails with `EMSGSIZE` where
 /// that is reached.
 ///
@@ -47,14 +50,20 @@ impl Writer<'_> {
     pub(crate) fn bytes(&self, number: u16, value: &[u8]) -> Result {
         let len = u16::try_from(value.len()).map_err(|_| EMSGSIZE)?;
         // SAFETY: By the type invariant; `value` is readable for `len` bytes.
-        to_result(unsafe {
+        let err = unsafe {
             bindings::nla_put(
                 self.skb,
                 number.into(),
                 len.into(),
                 value.as_ptr().cast::<c_void>(),
             )
-        })
+        };
+        // The one error that there is.
+        if err == 0 {
+            Ok(())
+        } else {
+            Err(EMSGSIZE)
+        }
     }
 
     /// Adds one byte.
@@ -74,10 +83,59 @@ impl Writer<'_> {
 
     /// Adds eight bytes, and before them padding of number `pad` on machines that need them aligned.
     pub(crate) fn u64(&self, number: u16, value: u64, pad: u16) -> Result {
+        if !PADDED {
+            return self.bytes(number, &value.to_ne_bytes());
+        }
         // SAFETY: By the type invariant.
         to_result(unsafe {
             bindings::rvs_helper_nla_put_u64(self.skb, number.into(), value, pad.into())
         })
+    }
+
+    /// Adds a nest of numbers, each of four bytes or of eight; attributes of eight bytes as by [`Self::u64()`].
+    pub(crate) fn numbers<const N: usize>(
+        &self,
+        nest: u16,
+        numbers: &[(u16, u64); N],
+        is_long: impl Fn(u16) -> bool,
+        pad: u16,
+    ) -> Result {
+        if PADDED {
+            return self.nest(nest, |msg| {
+                for (number, value) in numbers {
+                    if is_long(*number) {
+                        msg.u64(*number, *value, pad)?;
+                    } else {
+                        msg.u32(*number, *value as u32)?;
+                    }
+                }
+                Ok(())
+            });
+        }
+        // All in one piece: these are most of what a listing is made of.
+        let mut bytes = [0u8; 128];
+        let mut len = 0usize;
+        for (number, value) in numbers {
+            let size = if is_long(*number) { 8u16 } else { 4 };
+            let whole = size.wrapping_add(4);
+            let end = len.wrapping_add(whole.into());
+            let Some([l0, l1, n0, n1, rest @ ..]) = bytes.get_mut(len..end) else {
+                return Err(EMSGSIZE);
+            };
+            [*l0, *l1] = whole.to_ne_bytes();
+            [*n0, *n1] = number.to_ne_bytes();
+            let value = *value;
+            match <&mut [u8; 8]>::try_from(&mut *rest) {
+                Ok(rest) => *rest = value.to_ne_bytes(),
+                Err(_) => {
+                    if let Ok(rest) = <&mut [u8; 4]>::try_from(rest) {
+                        *rest = (value as u32).to_ne_bytes();
+                    }
+                }
+            }
+            len = end;
+        }
+        self.bytes(nest, bytes.get(..len).unwrap_or(&[]))
     }
 
     /// Adds a string and a terminating zero.

@@ -16,7 +16,7 @@ pub(crate) type Sums = [u64; 5];
 ///
 /// # Invariants
 ///
-/// `ptr` is a per-CPU allocation of `struct rvs_counters`.
+/// `ptr` is per-CPU memory of a `struct rvs_counters`, from `rvs_helper_counters_alloc()`.
 pub(crate) struct Counters {
     ptr: NonNull<bindings::rvs_counters>,
 }

@@ -33,8 +33,8 @@ pub(crate) trait Records: 'static {
     /// Who may read the file.
     const MODE: u16 = 0o444;
 
-    /// Whether there is a record `at`, or one after it.
-    fn reaches(data: &Self::Data, at: u64) -> bool;
+    /// The first record from `at` on that may show something; `None` if there is none. May sleep.
+    fn seek(data: &Self::Data, at: u64) -> Option<u64>;
 
     /// Writes record `at`.
     fn show(data: &Self::Data, at: u64, out: &Out<'_>);
@@ -124,9 +124,13 @@ unsafe fn cookie<R: Records>(
     pos: *mut bindings::loff_t,
 ) -> *mut c_void {
     // SAFETY: By the requirement.
-    let (data, at) = unsafe { (data::<R>(seq), *pos) };
-    match u64::try_from(at) {
-        Ok(at) if R::reaches(data, at) => pos.cast::<c_void>(),
+    let (data, at) = unsafe { (data::<R>(seq), &mut *pos) };
+    let next = u64::try_from(*at).ok().and_then(|from| R::seek(data, from));
+    match next.map(bindings::loff_t::try_from) {
+        Some(Ok(next)) => {
+            *at = next;
+            pos.cast::<c_void>()
+        }
         _ => core::ptr::null_mut(),
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Integer sysctls of a network namespace.
+//! Sysctls of a network namespace.
 //!
 //! C header: `include/linux/sysctl.h`
 
@@ -36,6 +36,18 @@ pub(crate) struct Var<D> {
     pub(crate) unset: Option<c_int>,
 }
 
+/// A sysctl of a `D` that is text.
+pub(crate) struct Text<D> {
+    /// The file's name.
+    pub(crate) name: &'static CStr,
+    /// Whether root of an unprivileged namespace may only read it.
+    pub(crate) host_only: bool,
+    /// Writes what reading the file shows, with its newline, and returns how long it is.
+    pub(crate) get: fn(&D, &mut [u8]) -> usize,
+    /// Takes what was written.
+    pub(crate) set: fn(&D, &CStr) -> Result,
+}
+
 /// Who writes a sysctl.
 pub(crate) struct Writer(());
 
@@ -51,7 +63,8 @@ impl Writer {
 ///
 /// # Invariants
 ///
-/// `header` is the registration of `_table`, in whose rows `data` is what `_data` points to and `extra1` a `Var<D>`.
+/// `header` is the registration of `_table`, in whose rows `data` is what `_data` points to and `extra1` a `Var<D>` where the
+/// handler is [`handle`], a `Text<D>` where it is [`handle_text`].
 pub(crate) struct Registration<D: Send + Sync + 'static> {
     header: NonNull<bindings::ctl_table_header>,
     _table: KVec<bindings::ctl_table>,
@@ -69,23 +82,32 @@ impl<D: Send + Sync + 'static> Registration<D> {
         net: &Net,
         path: &'static CStr,
         vars: &'static [Var<D>],
+        texts: &'static [Text<D>],
         data: Arc<D>,
     ) -> Result<Self> {
         let read_only = net.is_unprivileged();
-        let mut table = KVec::with_capacity(vars.len(), GFP_KERNEL)?;
+        let row = |name: &'static CStr, host_only, maxlen| bindings::ctl_table {
+            procname: name.as_char_ptr(),
+            data: (&raw const *data).cast_mut().cast::<c_void>(),
+            maxlen,
+            mode: if host_only && read_only { 0o444 } else { 0o644 },
+            ..Default::default()
+        };
+        let count = vars.len().checked_add(texts.len()).ok_or(EINVAL)?;
+        let mut table = KVec::with_capacity(count, GFP_KERNEL)?;
         for var in vars {
             let row = bindings::ctl_table {
-                procname: var.name.as_char_ptr(),
-                data: (&raw const *data).cast_mut().cast::<c_void>(),
-                maxlen: size_of::<c_int>() as c_int,
-                mode: if var.host_only && read_only {
-                    0o444
-                } else {
-                    0o644
-                },
                 proc_handler: Some(handle::<D>),
                 extra1: core::ptr::from_ref(var).cast_mut().cast::<c_void>(),
-                ..Default::default()
+                ..row(var.name, var.host_only, size_of::<c_int>() as c_int)
+            };
+            table.push_within_capacity(row).map_err(|_| ENOMEM)?;
+        }
+        for text in texts {
+            let row = bindings::ctl_table {
+                proc_handler: Some(handle_text::<D>),
+                extra1: core::ptr::from_ref(text).cast_mut().cast::<c_void>(),
+                ..row(text.name, text.host_only, 0)
             };
             table.push_within_capacity(row).map_err(|_| ENOMEM)?;
         }
@@ -147,6 +169,43 @@ unsafe extern "C" fn handle<D: Send + Sync + 'static>(
         if write && var.unset != Some(value) {
             (var.set)(data, value, &Writer(()))?;
         }
+        Ok(0)
+    })
+}
+
+/// Reads or writes one of the files of text. Only from its beginning, as C does with lists of CPUs.
+///
+/// # Safety
+///
+/// Called by the kernel for a row made by [`Registration::new()`] of the same `D`.
+unsafe extern "C" fn handle_text<D: Send + Sync + 'static>(
+    row: *const bindings::ctl_table,
+    write: c_int,
+    buffer: *mut c_void,
+    len: *mut usize,
+    pos: *mut bindings::loff_t,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: By the invariant of `Registration`, whose drop waits for calls in progress.
+        let (data, text) =
+            unsafe { (&*(*row).data.cast::<D>(), &*(*row).extra1.cast::<Text<D>>()) };
+        // SAFETY: The kernel passes valid pointers, which nobody else uses during the call.
+        let (len, pos) = unsafe { (&mut *len, &mut *pos) };
+        if *pos != 0 || *len == 0 {
+            *len = 0;
+            return Ok(0);
+        }
+        // SAFETY: The buffer has the bytes that were written, or room for those that are asked for, and one more for a
+        // terminating zero, which is there when something was written.
+        let bytes =
+            unsafe { core::slice::from_raw_parts_mut(buffer.cast::<u8>(), len.saturating_add(1)) };
+        if write != 0 {
+            let text_written = CStr::from_bytes_until_nul(bytes).map_err(|_| EINVAL)?;
+            (text.set)(data, text_written)?;
+        } else {
+            *len = (text.get)(data, bytes).min(*len);
+        }
+        *pos = pos.saturating_add_unsigned(*len as u64);
         Ok(0)
     })
 }

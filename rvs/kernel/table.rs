@@ -26,16 +26,11 @@
 
 use super::{
     atomic::{
-        Bool,
         Usize, //
         I64,
         U32,
     },
     lock::SpinBh,
-    net::{
-        Handle,
-        Net, //
-    },
     rcu::{
         Held,
         RcuBox, //
@@ -73,6 +68,9 @@ pub(crate) type Key = [u64; 2];
 
 /// What a [`Table`] can hold.
 pub(crate) trait Entry: Send + Sync + Sized + 'static {
+    /// What a table has for its entries.
+    type Home: Send + Sync;
+
     /// How many nodes the entry has: 1 or 2. Never changes.
     fn nodes(&self) -> usize;
 
@@ -87,12 +85,19 @@ pub(crate) trait Entry: Send + Sync + Sized + 'static {
         None
     }
 
+    /// Tells the entry that it is about to be found in the table; nothing can go wrong any more. Must not sleep, and runs
+    /// with its stripe locked. Not for those that are [`Unlisted`] or come by [`Table::add()`].
+    fn enters(&self, _home: &Self::Home) {}
+
     /// Tells the entry that it left the table; readers may still see it. Runs once, in any context, without locks.
     fn removed(&self) {}
 
-    /// Tells an entry that could be found, just before [`Entry::removed()`], in which namespace that was, if the table is
-    /// one that says so ([`Table::of()`]). In any context, without locks.
-    fn left(&self, _net: &Net) {}
+    /// Tells an entry that was told [`Entry::enters()`] that it leaves the table, while it can still be found.
+    fn leaves(&self, _home: &Self::Home) {}
+
+    /// Tells the same entry that it cannot be found any more, just before [`Entry::removed()`]. In any context, without
+    /// locks.
+    fn left(&self, _home: &Self::Home) {}
 }
 
 /// The last words of a node: on the wheel while the entry lives, RCU's head afterwards.
@@ -393,6 +398,22 @@ pub(crate) enum Inserted<'g, T> {
     Exists(Ref<'g, T>),
 }
 
+/// How many chains are looked at in one RCU section.
+const CHAINS: usize = 512;
+
+/// Where a walk through a table is: see [`Table::walk()`].
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Walk {
+    /// The chain.
+    pub(crate) chain: usize,
+    /// The link of the entry in it that came last, or 0. Only ever compared: the entry may be gone, or be another one, which
+    /// then is newer than all that are still to come.
+    pub(crate) last: usize,
+    /// How often the table had begun or ended to be resized then. When chains were joined or split since, what comes before
+    /// the last entry need not have come.
+    pub(crate) resizes: usize,
+}
+
 /// The table. See the [module's documentation](self).
 ///
 /// # Invariants
@@ -406,10 +427,9 @@ pub(crate) struct Table<T: Entry> {
     stripes: KVec<SpinBh<()>>,
     count: I64,
     wheel: Option<Wheel<T>>,
-    /// The namespace that entries are told of when they leave.
-    net: Option<Handle>,
-    /// The namespace goes: they are not told any more.
-    closed: Bool,
+    /// Counts what has changed where entries are: each resize twice, after its buckets were published and at its end.
+    resizes: Usize,
+    home: T::Home,
     _owns: PhantomData<T>,
 }
 
@@ -421,7 +441,7 @@ unsafe impl<T: Entry> Sync for Table<T> {}
 impl<T: Entry> Table<T> {
     /// Makes a table of `2^bits` buckets with `2^stripe_bits` locks, which is its least size from then on. With `wheel`,
     /// entries have deadlines. May sleep.
-    pub(crate) fn new(bits: u32, stripe_bits: u32, wheel: bool) -> Result<Self> {
+    pub(crate) fn new(bits: u32, stripe_bits: u32, wheel: bool, home: T::Home) -> Result<Self> {
         let n = 1usize.checked_shl(stripe_bits).ok_or(EINVAL)?;
         let mut stripes = KVec::with_capacity(n, GFP_KERNEL)?;
         for _ in 0..n {
@@ -442,21 +462,15 @@ impl<T: Entry> Table<T> {
             stripes,
             count: I64::new(0),
             wheel,
-            net: None,
-            closed: Bool::new(false),
+            resizes: Usize::new(0),
+            home,
             _owns: PhantomData,
         })
     }
 
-    /// The same table, whose entries hear of the namespace when they leave: [`Entry::left()`].
-    pub(crate) fn of(mut self, net: Handle) -> Self {
-        self.net = Some(net);
-        self
-    }
-
-    /// From here on entries leave without [`Entry::left()`]: the namespace is being taken down.
-    pub(crate) fn close(&self) {
-        self.closed.store(true);
+    /// What the table has for its entries.
+    pub(crate) fn home(&self) -> &T::Home {
+        &self.home
     }
 
     /// The key that hashes of this table are made with.
@@ -594,6 +608,7 @@ impl<T: Entry> Table<T> {
             }
             return Inserted::Exists(other);
         }
+        entry.value.enters(&self.home);
         self.push(entry, 0, hash, g);
         drop(lock);
         if let Some(wheel) = &self.wheel {
@@ -640,10 +655,9 @@ impl<T: Entry> Table<T> {
 
     /// Takes a claimed entry that could be found out of everything and frees it after a grace period.
     pub(super) fn bury(&self, entry: &Node<T>, g: &Held) {
+        entry.value.leaves(&self.home);
         self.unlist(entry, g);
-        if let (Some(net), false) = (&self.net, self.closed.load()) {
-            entry.value.left(net);
-        }
+        entry.value.left(&self.home);
         self.release(entry);
     }
 
@@ -715,6 +729,141 @@ impl<T: Entry> Table<T> {
         }
     }
 
+    /// Goes on with a walk through all entries: calls `f` for those of up to [`CHAINS`] chains, of each the newest first,
+    /// until it returns `false`. Returns whether the walk goes on.
+    ///
+    /// Who is in the table during the whole walk is met, also if it is resized meanwhile, and once if it is not. Chains are
+    /// taken in the order of their numbers' bits read backwards, as in the SCAN command of Redis: when the table grows, the
+    /// chains that a finished one is split into are finished; when it shrinks, at most some come again.
+    pub(crate) fn walk<'g>(
+        &'g self,
+        walk: &mut Walk,
+        g: &'g Held,
+        mut f: impl FnMut(Ref<'g, T>) -> bool,
+    ) -> bool {
+        let resizes = self.resizes.load();
+        // Buckets that are older than the number must not be seen any more.
+        smp_mb(Read);
+        if walk.resizes != resizes {
+            walk.last = 0;
+            walk.resizes = resizes;
+        }
+        // The largest of the tables that there are tells chains apart. Nothing goes into one that comes later, before this
+        // section ends.
+        let (mut mask, mut tables) = (0usize, 0usize);
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            mask |= buckets.mask;
+            tables = tables.wrapping_add(1);
+            at = Self::buckets(&buckets.future, g);
+        }
+        for _ in 0..CHAINS {
+            let chain = walk.chain & mask;
+            match self.walk_chain(chain, (mask, tables > 1), walk, g, &mut f) {
+                Some(true) => {}
+                Some(false) => return true,
+                // The entry left between two looks: the chain comes once more.
+                None => {
+                    walk.last = 0;
+                    continue;
+                }
+            }
+            walk.last = 0;
+            walk.chain = (chain | !mask)
+                .reverse_bits()
+                .wrapping_add(1)
+                .reverse_bits();
+            if walk.chain == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Walks one chain from behind `walk.last` on. Returns whether `f` wanted all of it; `None` if the last entry was not
+    /// met.
+    #[inline]
+    fn walk_chain<'g>(
+        &'g self,
+        chain: usize,
+        (mask, is_resized): (usize, bool),
+        walk: &mut Walk,
+        g: &'g Held,
+        f: &mut impl FnMut(Ref<'g, T>) -> bool,
+    ) -> Option<bool> {
+        let mut is_after = walk.last == 0 || !self.is_in(chain, walk.last, g);
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            let mut link = buckets.head(chain as u32).load();
+            while link != 0 {
+                // SAFETY: The link was read from a chain inside the RCU section `'g`.
+                let (entry, node) = unsafe { Node::<T>::follow(link) };
+                if is_after {
+                    let is_ours = node == 0
+                        && !entry.is_dead()
+                        && (!is_resized || entry.value.hash(0, &self.key) as usize & mask == chain);
+                    if is_ours {
+                        if !f(Ref(entry)) {
+                            return Some(false);
+                        }
+                        walk.last = entry.link(0);
+                    }
+                } else {
+                    is_after = link == walk.last;
+                }
+                link = entry.next_of(node).load();
+            }
+            if !is_resized {
+                break;
+            }
+            // What was moved out of this chain must be seen in the next.
+            smp_mb(Read);
+            at = Self::buckets(&buckets.future, g);
+        }
+        is_after.then_some(true)
+    }
+
+    /// The first chain from `index` on that is not empty, and `true`; or, after having looked at so many, where to look
+    /// next. Past the end there is none.
+    pub(crate) fn first_used(&self, index: usize, g: &Held) -> (usize, bool) {
+        let (mut index, mut before) = (index, 0usize);
+        let end = index.saturating_add(CHAINS);
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            while let Some(head) = buckets.heads.get(index.wrapping_sub(before)) {
+                if head.load() != 0 {
+                    return (index, true);
+                }
+                index = index.wrapping_add(1);
+                if index >= end {
+                    return (index, false);
+                }
+            }
+            before = before.wrapping_add(buckets.heads.len());
+            at = Self::buckets(&buckets.future, g);
+        }
+        (usize::MAX, false)
+    }
+
+    /// Whether a node is in the chain, or one that took over from it.
+    fn is_in(&self, chain: usize, wanted: usize, g: &Held) -> bool {
+        let mut at = Self::buckets(&self.cur, g);
+        while let Some(buckets) = at {
+            let mut link = buckets.head(chain as u32).load();
+            while link != 0 {
+                if link == wanted {
+                    return true;
+                }
+                // SAFETY: The link was read from a chain inside the RCU section of `g`.
+                let (entry, node) = unsafe { Node::<T>::follow(link) };
+                link = entry.next_of(node).load();
+            }
+            smp_mb(Read);
+            at = Self::buckets(&buckets.future, g);
+        }
+        false
+    }
+
     /// How many nodes chain `index` has, but no more than `most`.
     fn chain_len(&self, index: usize, most: usize, g: &Held) -> usize {
         let mut index = index;
@@ -776,6 +925,7 @@ impl<T: Entry> Table<T> {
         }
         // INVARIANT: The future is from `into_raw()`.
         old.future.swap(new.into_raw() as usize);
+        self.resizes.fetch_add(1);
         // From here on every insertion goes into the future.
         kernel::sync::rcu::synchronize_rcu();
 
@@ -787,6 +937,7 @@ impl<T: Entry> Table<T> {
         // INVARIANT: The future takes over; the old buckets are empty and go after a grace period. Their future stays
         // for those who are still on them.
         self.cur.swap(old.future.load());
+        self.resizes.fetch_add(1);
         // SAFETY: The address is from `into_raw()`, and nobody finds it any more.
         unsafe { RcuBox::<Buckets>::from_raw(old_addr as *mut Buckets) }.drop_deferred();
         Ok(())

@@ -16,6 +16,12 @@ pub(crate) fn jiffies() -> u32 {
     (unsafe { core::ptr::addr_of!(bindings::jiffies).read_volatile() }) as u32
 }
 
+/// Milliseconds since the machine started, as accurate as jiffies: `ktime_get_coarse()`.
+pub(crate) fn uptime_ms() -> u64 {
+    // SAFETY: No requirement.
+    unsafe { bindings::rvs_helper_uptime_ms() }
+}
+
 /// Lets others run: `cond_resched()`. Process context, no lock held, no RCU section.
 pub(crate) fn yield_cpu() {
     // SAFETY: Process context; what it must not be called from is said above, and a debugging kernel tells.

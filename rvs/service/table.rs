@@ -131,6 +131,13 @@ enum Role {
     Tunnel(u8),
 }
 
+impl Role {
+    fn nat(dest: &Dest) -> Self {
+        let service = dest.service().id();
+        Self::Nat((service.fwmark == 0).then_some(service.protocol))
+    }
+}
+
 /// What packets of a real server are recognised by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct ServerId {
@@ -144,12 +151,8 @@ impl ServerId {
     /// That of a destination with this method and tunnel (type and port); `None` if packets from it say nothing. C:
     /// `ip_vs_rs_hash()`.
     fn new(dest: &Dest, method: Option<FwdMethod>, tunnel: (u8, Be16)) -> Option<Self> {
-        let service = dest.service().id();
         let (role, port) = match (method?, tunnel) {
-            (FwdMethod::Masq, _) => {
-                let protocol = (service.fwmark == 0).then_some(service.protocol);
-                (Role::Nat(protocol), dest.port())
-            }
+            (FwdMethod::Masq, _) => (Role::nat(dest), dest.port()),
             (FwdMethod::Tunnel, (kind @ tun_type::GUE, port)) => (Role::Tunnel(kind), port),
             (FwdMethod::Tunnel, (kind @ (tun_type::IPIP | tun_type::GRE), 0)) => {
                 (Role::Tunnel(kind), 0)
@@ -194,15 +197,42 @@ impl ServerId {
 
 /// A real server behind NAT, or at the end of a tunnel. There is one for all destinations that look the same from outside.
 pub(crate) struct Server {
-    id: ServerId,
+    /// The first of them, even if it was removed before others: what it is known by takes more room than a reference.
+    first: Arc<Dest>,
     /// How many destinations it stands for.
     dests: U32,
+    /// What of its identity a destination can change.
+    port: Be16,
+    /// The type of its tunnel; `None` behind NAT.
+    tunnel: Option<u8>,
 }
 
-/// Hashes an address and what else tells entries apart.
+impl Server {
+    fn id(&self) -> ServerId {
+        ServerId {
+            family: self.first.family(),
+            role: match self.tunnel {
+                Some(kind) => Role::Tunnel(kind),
+                None => Role::nat(&self.first),
+            },
+            addr: *self.first.addr(),
+            port: self.port,
+        }
+    }
+}
+
+// One cache line.
+kernel::static_assert!(size_of::<Node<Server>>() <= 64);
+
+/// Hashes an address and what else tells entries apart: SipHash-1-3, as for connections.
 pub(super) fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
     let [a, b] = addr.words64();
-    siphash::hash(key, &[a, b, rest]) as u32
+    let hash = if b == 0 {
+        siphash::siphash13(key, &[a, rest])
+    } else {
+        siphash::siphash13(key, &[a, b, rest])
+    };
+    hash as u32
 }
 
 /// The hash of a service. Ports and protocol tell apart what an address has; a mark has a bit of its own.
@@ -217,6 +247,8 @@ pub(super) fn service_hash(key: &table::Key, id: &Id) -> u32 {
 }
 
 impl table::Entry for Entry {
+    type Home = ();
+
     fn nodes(&self) -> usize {
         1
     }
@@ -231,12 +263,14 @@ impl table::Entry for Entry {
 }
 
 impl table::Entry for Server {
+    type Home = ();
+
     fn nodes(&self) -> usize {
         1
     }
 
     fn hash(&self, _node: usize, key: &table::Key) -> u32 {
-        self.id.hash(key)
+        self.id().hash(key)
     }
 
     fn cache() -> &'static slab::Cache<Node<Self>> {
@@ -265,8 +299,8 @@ impl Services {
     /// Makes empty tables.
     pub(crate) fn new(lfactor: i32) -> impl Init<Self, Error> {
         try_init!(Self {
-            table: Table::new(MIN_BITS, 0, false)?,
-            servers: Table::new(MIN_BITS, 0, false)?,
+            table: Table::new(MIN_BITS, 0, false, ())?,
+            servers: Table::new(MIN_BITS, 0, false, ())?,
             counts: PerFamily::default(),
             sized_for: I32::new(lfactor),
         }? Error)
@@ -376,7 +410,7 @@ impl Services {
 
     fn server<'g>(&'g self, id: &ServerId, g: &'g Held) -> Option<Ref<'g, Server>> {
         let hash = id.hash(self.servers.key());
-        let found = self.servers.find(hash, g, |server, _| server.id == *id);
+        let found = self.servers.find(hash, g, |server, _| server.id() == *id);
         found.map(|(server, _)| server)
     }
 
@@ -412,7 +446,7 @@ impl Services {
     /// Gets ready to add a real server.
     pub(crate) fn prepare_server(
         &self,
-        dest: &Dest,
+        dest: &Arc<Dest>,
         settings: &dest::Settings,
     ) -> Result<NewServer> {
         let Some(id) = ServerId::of_settings(dest, settings) else {
@@ -421,8 +455,15 @@ impl Services {
         if rcu::read(|g| self.server(&id, g).is_some()) {
             return Ok(NewServer(None));
         }
-        let dests = U32::new(0);
-        Ok(NewServer(Some(Unlinked::new(Server { id, dests })?)))
+        Ok(NewServer(Some(Unlinked::new(Server {
+            first: dest.clone(),
+            dests: U32::new(0),
+            port: id.port,
+            tunnel: match id.role {
+                Role::Nat(_) => None,
+                Role::Tunnel(kind) => Some(kind),
+            },
+        })?)))
     }
 
     /// Adds a real server that was prepared since the configuration was locked: `ip_vs_rs_hash()`.
@@ -472,6 +513,11 @@ impl Services {
             lfactor: self.sized_for.load(),
             census: Some(self.table.census()),
         }
+    }
+
+    /// See [`Table::first_used()`].
+    pub(crate) fn first_used(&self, index: usize, g: &Held) -> (usize, bool) {
+        self.table.first_used(index, g)
     }
 
     /// The number of chains for [`Services::visit()`].

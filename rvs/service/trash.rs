@@ -57,14 +57,15 @@ pub(crate) static CACHE: slab::Cache<Node<Removed>> = slab::Cache::new();
 pub(crate) struct Removed(Arc<Dest>);
 
 fn removed_hash(key: &table::Key, service: &Service, id: &dest::Id) -> u32 {
-    // Servers that many services have must not all be in one chain.
-    let service = u64::from(service_hash(key, service.id()));
-    let family = u64::from(id.family.af());
-    let rest = (service << 32) | (family << 16) | u64::from(id.port);
+    // Servers that many services have must not all be in one chain. A service stays where it is.
+    let service = core::ptr::from_ref(service) as u64;
+    let rest = (service << 16) | u64::from(id.port);
     hash(key, &id.addr, rest)
 }
 
 impl table::Entry for Removed {
+    type Home = ();
+
     fn nodes(&self) -> usize {
         1
     }
@@ -88,8 +89,8 @@ impl Trash {
     /// Makes an empty one.
     pub(crate) fn new() -> impl Init<Self, Error> {
         try_init!(Self {
-            dests: Table::new(MIN_BITS, 0, false)?,
-            services: Table::new(MIN_BITS, 0, false)?,
+            dests: Table::new(MIN_BITS, 0, false, ())?,
+            services: Table::new(MIN_BITS, 0, false, ())?,
         }? Error)
     }
 
@@ -118,6 +119,9 @@ impl Trash {
 
     /// The destination of `service` with this id: `ip_vs_trash_get_dest()`.
     pub(crate) fn find(&self, service: &Service, id: &dest::Id) -> Option<Arc<Dest>> {
+        if service.in_trash.load() == 0 {
+            return None;
+        }
         let hash = removed_hash(self.dests.key(), service, id);
         rcu::read(|g| {
             let (removed, _) = self.dests.find(hash, g, |removed, _| {
@@ -129,6 +133,9 @@ impl Trash {
 
     /// The service with exactly this id, of which a mark's also has what does not count.
     pub(crate) fn find_service(&self, id: &Id) -> Option<Arc<Service>> {
+        if self.services.count() == 0 {
+            return None;
+        }
         let hash = service_hash(self.services.key(), id);
         rcu::read(|g| {
             let (entry, _) = self.services.find(hash, g, |entry, _| entry.0.id() == id)?;

@@ -14,6 +14,7 @@ mod clients_keepalived;
 mod clients_ldirectord;
 mod clients_node_exporter;
 mod clients_pyroute2;
+mod conn_dump;
 mod conn_max;
 mod conn_reuse;
 mod conntrack;
@@ -21,6 +22,7 @@ mod defense;
 mod defrag_v6;
 mod detours;
 mod direct;
+mod events;
 mod failslab;
 mod flush_traffic;
 mod forward_icmp;
@@ -57,6 +59,7 @@ mod port_unreachable;
 mod proc_files;
 mod proc_flags;
 mod proc_status;
+mod rates;
 mod replies;
 mod resize;
 mod routes;
@@ -70,6 +73,7 @@ mod rvsadm_realserver;
 mod rvsadm_speed;
 mod rvsadm_subcommands;
 mod rvsadm_watch;
+mod save_restore;
 mod sched;
 mod sched_caches;
 mod sched_dh;
@@ -175,6 +179,9 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_set::SCENARIO,
     &sockopt_get::SCENARIO,
     &sockopt_ipvsadm::SCENARIO,
+    &save_restore::SCENARIO,
+    &conn_dump::SCENARIO,
+    &events::SCENARIO,
     &zero_flush::SCENARIO,
     &rvs_netlink::SCENARIO,
     &rvsadm_classic::SCENARIO,
@@ -186,6 +193,7 @@ pub static ALL: &[&Scenario] = &[
     &rvsadm_no_module::SCENARIO,
     &rvsadm_speed::SCENARIO,
     &stats::SCENARIO,
+    &rates::SCENARIO,
     &proc_files::SCENARIO,
     &proc_flags::SCENARIO,
     &proc_status::SCENARIO,

@@ -13,6 +13,7 @@ use crate::genl::{genl_header, Attrs, Reply, NLM_F_ACK, NLM_F_REQUEST};
 use crate::ipvs::{
     addr16, cmd, dest, dest_full, dest_id, for_dest, for_svc, svc, svc_full, svc_id, top, Ipvs,
 };
+use crate::matrix::*;
 use crate::pkt::{TCP, UDP};
 use crate::proc;
 use crate::scenario::{Cx, Peer, Scenario};
@@ -26,31 +27,15 @@ pub const SCENARIO: Scenario = Scenario::new(
 )
 .partly(&[4, 18]);
 
-const OK: i32 = 0;
-const ENOENT: i32 = libc::ENOENT;
-const ESRCH: i32 = libc::ESRCH;
-const EEXIST: i32 = libc::EEXIST;
-const EINVAL: i32 = libc::EINVAL;
-const ERANGE: i32 = libc::ERANGE;
-const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;
-const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;
-const ENODEV: i32 = libc::ENODEV;
-
 struct Matrix {
     ipvs: Ipvs,
-    wrong: Vec<String>,
-    cases: usize,
+    tally: Tally,
 }
 
 impl Matrix {
     fn note(&mut self, what: &str, reply: &Reply, want: i32) {
-        self.cases += 1;
-        if reply.errno != want {
-            self.wrong.push(format!(
-                "{what}: errno {} ({:?}), expected {want}",
-                reply.errno, reply.text
-            ));
-        }
+        self.tally
+            .note(what, reply.errno, reply.text.as_deref(), want);
     }
 
     fn case(&mut self, what: &str, cmd: u8, attrs: &Attrs, want: i32) -> Result<()> {
@@ -70,8 +55,7 @@ fn run(cx: &Cx) -> Result<()> {
     let topo = Topo::new(1)?;
     let mut m = Matrix {
         ipvs: Ipvs::open(&topo.director)?,
-        wrong: Vec::new(),
-        cases: 0,
+        tally: Tally::default(),
     };
     commands(&mut m)?;
     let (vip4, vip6) = (at(Family::V4.vip(), 80), at(Family::V6.vip(), 80));
@@ -82,15 +66,7 @@ fn run(cx: &Cx) -> Result<()> {
     addresses(&mut m, vip4, vip6)?;
     config(&mut m)?;
     daemons(&mut m, cx.peer)?;
-    println!("{} cases", m.cases);
-    ensure!(
-        m.wrong.is_empty(),
-        "{} of {} cases:\n{}",
-        m.wrong.len(),
-        m.cases,
-        m.wrong.join("\n")
-    );
-    Ok(())
+    m.tally.finish()
 }
 
 /// Which commands there are, as a single request and as a dump.

@@ -45,14 +45,23 @@ fn run(cx: &Cx) -> Result<()> {
         "maximal attribute {}",
         number(attrs, 5)?
     );
-    ensure!(find(attrs, 7).is_none(), "there are multicast groups");
+    let groups = match find(attrs, 7) {
+        Some(groups) => parse(groups)?.len(),
+        None => 0,
+    };
+    let extra = cx.peer == Peer::Rvs;
+    // See docs/netlink-extensions.md.
+    ensure!(
+        groups == if extra { 2 } else { 0 },
+        "{groups} multicast groups"
+    );
     let mut ops = Vec::new();
     for (_, op) in parse(find(attrs, 6).context("no operations")?)? {
         ops.push((number(op, 1)?, number(op, 2)?));
     }
     ops.sort_unstable();
     // Admin 1, do 2, dump 4, has a policy 8.
-    let want: Vec<(u32, u32)> = (1..=17)
+    let mut want: Vec<(u32, u32)> = (1..=17)
         .filter(|cmd| *cmd != 14)
         .map(|cmd| match cmd {
             4 => (cmd, 0xf),
@@ -60,6 +69,10 @@ fn run(cx: &Cx) -> Result<()> {
             _ => (cmd, 0xb),
         })
         .collect();
+    if extra {
+        // GET_CONN and GET_EVENTS.
+        want.extend([(64, 0xd), (66, 0xb)]);
+    }
     ensure!(ops == want, "operations {ops:x?}, expected {want:x?}");
     println!("operations {ops:x?}");
 
@@ -84,7 +97,7 @@ fn run(cx: &Cx) -> Result<()> {
     // Root of a user namespace of its own, owner of the network namespace: refused each command.
     let me = std::env::current_exe()?.display().to_string();
     for (cmd, _) in &want {
-        let dump = matches!(cmd, 8 | 11);
+        let dump = matches!(cmd, 8 | 11 | 64);
         let answer = ns.cmd(&format!(
             "unshare --user --map-root-user --net {me} in-guest errno {cmd}{}",
             if dump { " --dump" } else { "" }

@@ -8,9 +8,9 @@
 
 use anyhow::{ensure, Result};
 
-use crate::genl::{genl_header, parse, Attrs, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use crate::ipvs::{cmd, dest, dest_full, svc, svc_full, top, Ipvs};
-use crate::pkt::{Pkt, SYN, TCP, UDP};
+use crate::ipvs::Ipvs;
+use crate::pkt::{Pkt, SYN};
+use crate::requests::Request;
 use crate::rig::Rig;
 use crate::scenario::{Cx, Rng, Scenario};
 use crate::topo::{at, Family};
@@ -25,105 +25,6 @@ pub const SCENARIO: Scenario = Scenario::new(
 .partly(&[4])
 .timeout(90.0);
 
-fn mutate(rng: &mut Rng, attrs: &Attrs) -> Attrs {
-    let mut list: Vec<(u16, Vec<u8>)> = parse(&attrs.0)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(k, v)| (k, v.to_vec()))
-        .collect();
-    for _ in 0..rng.below(3) {
-        if list.is_empty() {
-            break;
-        }
-        let at = rng.below(list.len());
-        match rng.below(7) {
-            0 => drop(list.remove(at)),
-            1 => {
-                let twice = list[at].clone();
-                list.push(twice);
-            }
-            2 => {
-                let keep = rng.below(list[at].1.len() + 1);
-                list[at].1.truncate(keep);
-            }
-            3 => {
-                let more = rng.below(20);
-                let tail = rng.bytes(more);
-                list[at].1.extend(tail);
-            }
-            4 => list[at].0 = rng.below(20) as u16,
-            5 => list[at].0 ^= [0x8000, 0x4000, 0x0100][rng.below(3)],
-            _ => {
-                let len = list[at].1.len();
-                if len > 0 {
-                    let byte = rng.below(len);
-                    list[at].1[byte] = [0, 1, 0x7f, 0x80, 0xff, rng.word() as u8][rng.below(6)];
-                }
-            }
-        }
-    }
-    list.into_iter()
-        .fold(Attrs::new(), |a, (k, v)| a.put(k, &v))
-}
-
-/// A request on a few services and servers, most of the time almost right.
-pub fn request(rng: &mut Rng) -> (u8, Attrs) {
-    let family = Family::BOTH[rng.below(2)];
-    let proto = [TCP, UDP][rng.below(2)];
-    let vip = at(family.vip(), 1000 + rng.below(6) as u16);
-    let sched = ["rr", "wrr", "lc", "wlc", "none"][rng.below(5)];
-    let mut service = svc_full(proto, vip, sched);
-    if rng.chance(6) {
-        service = service.u32(svc::FWMARK, rng.below(4) as u32);
-    }
-    let mut server = dest_full(
-        at(family.raw_rs(rng.below(5) as u8), 80),
-        rng.below(10) as i32,
-    );
-    if rng.chance(4) {
-        server = server
-            .u8(dest::TUN_TYPE, rng.below(4) as u8)
-            .u16(dest::TUN_PORT, 0x1234)
-            .u16(dest::TUN_FLAGS, 1);
-    }
-    let (mut service, mut server) = (service, server);
-    if rng.chance(2) {
-        service = mutate(rng, &service);
-    }
-    if rng.chance(2) {
-        server = mutate(rng, &server);
-    }
-    // Not the daemons: they start threads and sockets and have scenarios of their own.
-    let cmd = [
-        cmd::NEW_SERVICE,
-        cmd::NEW_SERVICE,
-        cmd::SET_SERVICE,
-        cmd::DEL_SERVICE,
-        cmd::GET_SERVICE,
-        cmd::NEW_DEST,
-        cmd::NEW_DEST,
-        cmd::SET_DEST,
-        cmd::DEL_DEST,
-        cmd::GET_DEST,
-        cmd::SET_CONFIG,
-        cmd::GET_CONFIG,
-        cmd::GET_INFO,
-        cmd::ZERO,
-        cmd::GET_DAEMON,
-    ][rng.below(15)];
-    let mut attrs = Attrs::new().nest(top::SERVICE, &service);
-    if rng.chance(2) || (cmd::NEW_DEST..=cmd::DEL_DEST).contains(&cmd) {
-        attrs = attrs.nest(top::DEST, &server);
-    }
-    if cmd == cmd::SET_CONFIG || rng.chance(20) {
-        attrs = attrs.u32(4 + rng.below(3) as u16, 1 + rng.below(1000) as u32);
-    }
-    if rng.chance(4) {
-        attrs = mutate(rng, &attrs);
-    }
-    (if rng.chance(400) { cmd::FLUSH } else { cmd }, attrs)
-}
-
 fn run(cx: &Cx) -> Result<()> {
     let rig = Rig::new()?;
     let ipvs = Ipvs::open(&rig.topo.director)?;
@@ -131,24 +32,10 @@ fn run(cx: &Cx) -> Result<()> {
     let rounds = rounds(20_000);
     let mut tally = std::collections::BTreeMap::new();
     for round in 0..rounds {
-        let (cmd, attrs) = request(&mut rng);
-        let mut payload = genl_header(cmd, 1).to_vec();
-        payload.extend(&attrs.0);
-        if rng.chance(10) && payload.len() > 4 {
-            let at = 4 + rng.below(payload.len() - 4);
-            payload[at] = rng.word() as u8;
-        }
-        if rng.chance(30) {
-            payload.truncate(rng.below(payload.len() + 1));
-        }
-        let dump = if rng.chance(8) || cmd == cmd::GET_DEST {
-            NLM_F_DUMP
-        } else {
-            0
-        };
-        let reply =
-            ipvs.genl
-                .request_bytes(ipvs.family, NLM_F_REQUEST | NLM_F_ACK | dump, &payload)?;
+        let request = Request::any(&mut rng, false);
+        let reply = ipvs
+            .genl
+            .request_bytes(ipvs.family, request.flags, &request.payload)?;
         *tally.entry(reply.errno).or_insert(0) += 1;
         if round % 200 == 0 {
             // Traffic meets whatever stands there now.

@@ -13,6 +13,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::genl::Attrs;
 use crate::ipvs::{cmd, for_svc, svc, Ipvs};
+use crate::ns::Ns;
 use crate::pkt::{Pkt, ACK, SYN};
 use crate::proc;
 use crate::rig::Rig;
@@ -29,7 +30,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 .partly(&[21, 22]);
 
 /// An address as the files show it: upper case digits for IPv4, all eight groups for IPv6.
-pub fn hex(addr: IpAddr) -> String {
+fn hex(addr: IpAddr) -> String {
     match addr {
         IpAddr::V4(a) => format!("{:08X}", a.to_bits()),
         IpAddr::V6(a) => a.segments().map(|s| format!("{s:04x}")).join(":"),
@@ -38,17 +39,15 @@ pub fn hex(addr: IpAddr) -> String {
 
 fn run(_cx: &Cx) -> Result<()> {
     let rig = Rig::new()?;
-    let ns = &rig.topo.director;
-    for (file, want) in [
-        ("ip_vs", 0o444),
-        ("ip_vs_conn", 0o444),
-        ("ip_vs_stats", 0o444),
-        ("ip_vs_stats_percpu", 0o444),
-    ] {
-        let path = format!("/proc/thread-self/net/{file}");
-        let mode = ns.run(|| std::fs::metadata(path))?.permissions().mode();
-        ensure!(mode & 0o7777 == want, "{file} has mode {mode:o}");
-    }
+    modes(
+        &rig.topo.director,
+        &[
+            ("ip_vs", 0o444),
+            ("ip_vs_conn", 0o444),
+            ("ip_vs_stats", 0o444),
+            ("ip_vs_stats_percpu", 0o444),
+        ],
+    )?;
     table(&rig)?;
     conns(&rig)?;
     stats(&rig)
@@ -166,15 +165,9 @@ fn table(rig: &Rig) -> Result<()> {
     compare("ip_vs after -C", &read()?, &header(256))
 }
 
-fn conns(rig: &Rig) -> Result<()> {
+/// What a file of connections shows of some: its header, and a row with `origin` before the time left.
+pub fn rows(rig: &Rig, file: &str, header: &str, origin: &str) -> Result<()> {
     let ns = &rig.topo.director;
-    let header =
-        "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n";
-    compare(
-        "empty ip_vs_conn",
-        &ns.read("/proc/net/ip_vs_conn")?,
-        header,
-    )?;
     for family in Family::BOTH {
         let (vip, rs) = (at(family.vip(), 80), at(family.raw_rs(1), 8080));
         let client = at(family.raw_client(0x1ff), 0xabc);
@@ -191,14 +184,14 @@ fn conns(rig: &Rig) -> Result<()> {
             // falls into its first second.
             until(&format!("{proto} {state} is listed"), 5.0, || {
                 rig.forwarded(&pkt)?;
-                let text = ns.read("/proc/net/ip_vs_conn")?;
+                let text = ns.read(&format!("/proc/net/{file}"))?;
                 let (first, rest) = text.split_at_checked(header.len()).context("short file")?;
-                compare("header of ip_vs_conn", first, header)?;
+                compare(&format!("header of {file}"), first, header)?;
                 for expires in [timeout, timeout - 1] {
                     let mut want = String::new();
                     writeln!(
                         want,
-                        "{proto:<3} {} {:04X} {} {:04X} {} {:04X} {state:<11} {expires:>7}",
+                        "{proto:<3} {} {:04X} {} {:04X} {} {:04X} {state:<11} {origin}{expires:>7}",
                         hex(client.ip()),
                         client.port(),
                         hex(vip.ip()),
@@ -216,6 +209,29 @@ fn conns(rig: &Rig) -> Result<()> {
         }
         rig.ipvsadm("-C")?;
     }
+    Ok(())
+}
+
+/// Checks the modes of files under `/proc/net`.
+pub fn modes(ns: &Ns, files: &[(&str, u32)]) -> Result<()> {
+    for (file, want) in files {
+        let path = format!("/proc/thread-self/net/{file}");
+        let mode = ns.run(|| std::fs::metadata(path))?.permissions().mode();
+        ensure!(mode & 0o7777 == *want, "{file} has mode {mode:o}");
+    }
+    Ok(())
+}
+
+fn conns(rig: &Rig) -> Result<()> {
+    let ns = &rig.topo.director;
+    let header =
+        "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n";
+    compare(
+        "empty ip_vs_conn",
+        &ns.read("/proc/net/ip_vs_conn")?,
+        header,
+    )?;
+    rows(rig, "ip_vs_conn", header, "")?;
     let listing = rig.ipvsadm("-Lnc")?;
     ensure!(listing.lines().count() == 2 + 4, "{listing}");
     ensure!(

@@ -5,13 +5,11 @@
 //!
 //! Proves checklist items 23 (connections of this host's own), 25 and 26 (without helpers).
 
-use std::fmt::Write;
-use std::os::unix::fs::PermissionsExt;
-
 use anyhow::{ensure, Context, Result};
 
+use super::proc_files::{modes, rows};
 use crate::ns::Ns;
-use crate::pkt::{Pkt, ACK, SYN};
+use crate::pkt::{Pkt, SYN};
 use crate::rig::Rig;
 use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
@@ -28,15 +26,14 @@ pub const SCENARIO: Scenario = Scenario::new(
 fn run(_cx: &Cx) -> Result<()> {
     let rig = Rig::new()?;
     let ns = &rig.topo.director;
-    for (file, want) in [
-        ("ip_vs_status", 0o440),
-        ("ip_vs_conn_sync", 0o444),
-        ("ip_vs_app", 0o444),
-    ] {
-        let path = format!("/proc/thread-self/net/{file}");
-        let mode = ns.run(|| std::fs::metadata(path))?.permissions().mode();
-        ensure!(mode & 0o7777 == want, "{file} has mode {mode:o}");
-    }
+    modes(
+        ns,
+        &[
+            ("ip_vs_status", 0o440),
+            ("ip_vs_conn_sync", 0o444),
+            ("ip_vs_app", 0o444),
+        ],
+    )?;
     let apps = ns.read("/proc/net/ip_vs_app")?;
     ensure!(apps == "prot port    usecnt name\n", "{apps:?}");
     status(&rig)?;
@@ -183,50 +180,9 @@ fn status(rig: &Rig) -> Result<()> {
 }
 
 fn sync(rig: &Rig) -> Result<()> {
-    let ns = &rig.topo.director;
     let header = "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Origin Expires\n";
     let fresh = Ns::new("fresh")?;
     let text = fresh.read("/proc/net/ip_vs_conn_sync")?;
     ensure!(text == header, "{text:?}");
-    for family in Family::BOTH {
-        let (vip, rs) = (at(family.vip(), 80), at(family.raw_rs(1), 8080));
-        let client = at(family.raw_client(0x1ff), 0xabc);
-        for kind in ["t", "u"] {
-            rig.ipvsadm(&format!("-A -{kind} {vip} -s rr"))?;
-            rig.ipvsadm(&format!("-a -{kind} {vip} -r {rs} -m"))?;
-        }
-        let hex = super::proc_files::hex;
-        for (proto, state, timeout, pkt) in [
-            ("TCP", "SYN_RECV", 60, Pkt::tcp(client, vip, SYN)),
-            ("TCP", "ESTABLISHED", 900, Pkt::tcp(client, vip, ACK)),
-            ("UDP", "UDP", 300, Pkt::udp(client, vip, b"")),
-        ] {
-            // As in `proc_files`: a read in the first second.
-            until(&format!("{proto} {state} is listed"), 5.0, || {
-                rig.forwarded(&pkt)?;
-                let text = ns.read("/proc/net/ip_vs_conn_sync")?;
-                let rest = text.strip_prefix(header).context("no header")?;
-                for expires in [timeout, timeout - 1] {
-                    let mut want = String::new();
-                    write!(
-                        want,
-                        "{proto:<3} {} {:04X} {} {:04X} {} {:04X} {state:<11} LOCAL  {expires:>7}",
-                        hex(client.ip()),
-                        client.port(),
-                        hex(vip.ip()),
-                        vip.port(),
-                        hex(rs.ip()),
-                        rs.port()
-                    )?;
-                    if rest.lines().any(|l| l == want) {
-                        return Ok(Some(()));
-                    }
-                }
-                println!("{text}");
-                Ok(None)
-            })?;
-        }
-        rig.ipvsadm("-C")?;
-    }
-    Ok(())
+    rows(rig, "ip_vs_conn_sync", header, "LOCAL  ")
 }

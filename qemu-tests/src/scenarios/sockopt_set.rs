@@ -11,6 +11,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::genl::Attrs;
 use crate::ipvs::{cmd, dest, dest_full, for_dest, for_svc, svc, svc_full, svc_id, Ipvs};
+use crate::matrix::*;
 use crate::pkt::{Pkt, SYN, TCP, UDP};
 use crate::proc;
 use crate::rig::Rig;
@@ -31,32 +32,15 @@ pub const SCENARIO: Scenario = Scenario::new(
 
 const SCTP: u8 = 132;
 
-const OK: i32 = 0;
-const EPERM: i32 = libc::EPERM;
-const ENOENT: i32 = libc::ENOENT;
-const ESRCH: i32 = libc::ESRCH;
-const EFAULT: i32 = libc::EFAULT;
-const EEXIST: i32 = libc::EEXIST;
-const EINVAL: i32 = libc::EINVAL;
-const ERANGE: i32 = libc::ERANGE;
-const ENODEV: i32 = libc::ENODEV;
-const ENOPROTOOPT: i32 = libc::ENOPROTOOPT;
-const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;
-
 struct Matrix {
     opts: Sockopt,
-    wrong: Vec<String>,
-    cases: usize,
+    tally: Tally,
 }
 
 impl Matrix {
     fn case(&mut self, what: &str, number: i32, bytes: &[u8], want: i32) {
         let got = self.opts.set(number, bytes).err().unwrap_or(OK);
-        self.cases += 1;
-        if got != want {
-            self.wrong
-                .push(format!("{what}: errno {got}, expected {want}"));
-        }
+        self.tally.note(what, got, None, want);
     }
 }
 
@@ -71,8 +55,7 @@ fn run(cx: &Cx) -> Result<()> {
     let rig = Rig::new()?;
     let mut m = Matrix {
         opts: Sockopt::open(&rig.topo.director)?,
-        wrong: Vec::new(),
-        cases: 0,
+        tally: Tally::default(),
     };
     let ipvs = Ipvs::open(&rig.topo.director)?;
     lengths(&mut m);
@@ -81,14 +64,7 @@ fn run(cx: &Cx) -> Result<()> {
     destinations(&mut m, &ipvs)?;
     timeouts(&mut m, &ipvs)?;
     daemons(&mut m, cx.peer);
-    println!("{} cases", m.cases);
-    ensure!(
-        m.wrong.is_empty(),
-        "{} of {} cases:\n{}",
-        m.wrong.len(),
-        m.cases,
-        m.wrong.join("\n")
-    );
+    m.tally.finish()?;
     zero_and_flush(&rig, &m.opts, &ipvs)?;
     permission(&rig)?;
     random(&rig, &m.opts, cx.seed)
@@ -118,11 +94,8 @@ fn lengths(m: &mut Matrix) {
         };
         // SAFETY: the kernel reads nothing from there.
         let got = unsafe { m.opts.set_raw(number, std::ptr::null(), right as u32) };
-        m.cases += 1;
-        if got.err().unwrap_or(OK) != want {
-            m.wrong
-                .push(format!("option {number} from nowhere: {got:?}"));
-        }
+        let what = format!("option {number} from nowhere");
+        m.tally.note(&what, got.err().unwrap_or(OK), None, want);
     }
     for number in [set::BASE - 1, set::ZERO + 1, set::ZERO + 100] {
         m.case(&format!("option {number}"), number, &[0; 4], ENOPROTOOPT);

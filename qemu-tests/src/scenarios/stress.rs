@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Several threads configure, list, zero, flush and change settings while real clients and crafted
-//! packets come, on all CPUs; then the namespace goes away in the middle of it.
+//! packets come, on all CPUs. When they stop, all interfaces show the same, and destinations count the
+//! connections that there are; then the namespace goes away with all of it.
 //!
 //! Proves checklist items 38 and 143.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::genl::Attrs;
 use crate::ipvs::{cmd, dest_full, for_dest, for_svc, svc_full, svc_id, Ipvs};
@@ -17,8 +18,9 @@ use crate::proc;
 use crate::rig::Rig;
 use crate::scenario::{Cx, Rng, Scenario};
 use crate::serve::{self, Server};
+use crate::sockopt::Sockopt;
 use crate::topo::{at, Family, Topo};
-use crate::wait::slow;
+use crate::wait::{slow, until_true};
 
 pub const SCENARIO: Scenario = Scenario::new(
     "stress",
@@ -102,6 +104,60 @@ fn packets(rig: &Rig, rng: &mut Rng) -> Result<()> {
     rig.drain()
 }
 
+/// Whether netlink, the files and the old socket options show the same, and destinations count the connections that
+/// there are. Connections end meanwhile, so that it may take more than one look.
+fn agree(rig: &Rig, ipvs: &Ipvs) -> Result<()> {
+    let ns = &rig.topo.director;
+    let services = ipvs.services()?;
+    let text = ns.read("/proc/net/ip_vs")?;
+    let listed = text
+        .lines()
+        .skip(3)
+        .filter(|l| !l.starts_with("  ->"))
+        .count();
+    ensure!(
+        listed == services.len(),
+        "{listed} services in the file, {} by netlink",
+        services.len()
+    );
+    let v4 = services.iter().filter(|s| s.af == 2).count();
+    let [_, _, counted] = Sockopt::open(ns)?
+        .info()
+        .map_err(std::io::Error::from_raw_os_error)?;
+    ensure!(
+        counted as usize == v4,
+        "{counted} by the old interface, {v4} by netlink"
+    );
+    let conns = proc::conns(ns)?;
+    let mut dests = 0;
+    for service in services {
+        let vip = service.vip.context("a mark")?;
+        let proto = service.proto as u8;
+        let name = if proto == TCP { "TCP" } else { "UDP" };
+        for dest in ipvs.dests(proto, vip)? {
+            dests += 1;
+            let of_it = conns
+                .iter()
+                .filter(|c| c.proto == name && c.vip == vip && c.dest == dest.addr)
+                .count();
+            ensure!(
+                of_it == (dest.active + dest.inact) as usize && dest.persist == 0,
+                "{of_it} connections of {dest:?}"
+            );
+        }
+    }
+    let listed = text
+        .lines()
+        .skip(3)
+        .filter(|l| l.starts_with("  ->"))
+        .count();
+    ensure!(
+        listed == dests,
+        "{listed} destinations in the file, {dests} by netlink"
+    );
+    Ok(())
+}
+
 fn run(cx: &Cx) -> Result<()> {
     let rig = Rig::around(Topo::new(1)?)?;
     // Among all that, a service that nobody touches must not lose a request; FLUSH would take it,
@@ -165,8 +221,17 @@ fn run(cx: &Cx) -> Result<()> {
     );
     drop(server);
 
-    // Afterwards all is well.
+    // Afterwards all is well: whoever is asked says the same.
     let ipvs = Ipvs::open(&rig.topo.director)?;
+    let mut problem = String::new();
+    until_true("all interfaces agree", 20.0, || {
+        problem = match agree(&rig, &ipvs) {
+            Ok(()) => String::new(),
+            Err(e) => format!("{e:#}"),
+        };
+        Ok(problem.is_empty())
+    })
+    .with_context(|| problem)?;
     ipvs.ok(cmd::FLUSH, &Attrs::new())?;
     ensure!(ipvs.services()?.is_empty(), "{:?}", ipvs.services()?);
     drop(quiet);

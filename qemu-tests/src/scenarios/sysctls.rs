@@ -197,7 +197,11 @@ fn run(cx: &Cx) -> Result<()> {
     let there = listing(&init)?;
     println!("{} sysctls: {:?}", there.len(), there.keys());
     for name in there.keys() {
-        if !ALL.iter().any(|s| s.name == name) && !name.starts_with("lblc") && name != "debug_level"
+        let is_extra = cx.peer == Peer::Rvs && name.starts_with("rvs_");
+        if !ALL.iter().any(|s| s.name == name)
+            && !name.starts_with("lblc")
+            && name != "debug_level"
+            && !is_extra
         {
             bail!("{name} is not one of the C module's sysctls");
         }

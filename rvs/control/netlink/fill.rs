@@ -10,6 +10,7 @@ use crate::{
     },
     service::{
         Backends,
+        Id,
         Service, //
     },
     stats::Snapshot, //
@@ -31,17 +32,9 @@ pub(super) fn service(msg: &Writer<'_>, service: &Service) -> Result {
     let scheduler = rcu::read(|g| service.backends(g).map(Backends::scheduler));
     let scheduler = scheduler.unwrap_or(Kind::None);
     let snapshot = service.stats.read();
-    let id = service.id();
 
     msg.nest(attr::SERVICE, |msg| {
-        msg.u16(svc_attr::AF, id.family.af())?;
-        if id.fwmark != 0 {
-            msg.u32(svc_attr::FWMARK, id.fwmark)?;
-        } else {
-            msg.u16(svc_attr::PROTOCOL, id.protocol)?;
-            msg.bytes(svc_attr::ADDR, &id.addr.bytes())?;
-            msg.u16(svc_attr::PORT, id.port)?;
-        }
+        identity(msg, service.id())?;
         msg.string(svc_attr::SCHED_NAME, scheduler.name())?;
         // `struct ip_vs_flags`: all flags are there.
         let flags = u64::from_ne_bytes(join(service.flags(), u32::MAX));
@@ -72,6 +65,21 @@ fn tunnel_extras(msg: &Writer<'_>, service: &Service) -> Result {
         msg.u8(svc_attr::TUN_MSS, 1)?;
     }
     Ok(())
+}
+
+/// Adds what identifies a service, and nothing else.
+pub(super) fn service_id(msg: &Writer<'_>, service: &Service) -> Result {
+    msg.nest(attr::SERVICE, |msg| identity(msg, service.id()))
+}
+
+fn identity(msg: &Writer<'_>, id: &Id) -> Result {
+    msg.u16(svc_attr::AF, id.family.af())?;
+    if id.fwmark != 0 {
+        return msg.u32(svc_attr::FWMARK, id.fwmark);
+    }
+    msg.u16(svc_attr::PROTOCOL, id.protocol)?;
+    msg.bytes(svc_attr::ADDR, &id.addr.bytes())?;
+    msg.u16(svc_attr::PORT, id.port)
 }
 
 /// Two words, one after the other in memory.
@@ -109,38 +117,20 @@ pub(super) fn dest(msg: &Writer<'_>, dest: &Dest) -> Result {
 
 /// Adds statistics twice: with numbers of 32 bits, but for bytes, and with numbers of 64.
 fn statistics(msg: &Writer<'_>, short: u16, long: u16, snapshot: &Snapshot) -> Result {
+    let (total, rates) = (&snapshot.total, &snapshot.rates);
     let numbers = [
-        stats::CONNS,
-        stats::INPKTS,
-        stats::OUTPKTS,
-        stats::INBYTES,
-        stats::OUTBYTES,
-        stats::CPS,
-        stats::INPPS,
-        stats::OUTPPS,
-        stats::INBPS,
-        stats::OUTBPS,
+        (stats::CONNS, total.conns),
+        (stats::INPKTS, total.inpkts),
+        (stats::OUTPKTS, total.outpkts),
+        (stats::INBYTES, total.inbytes),
+        (stats::OUTBYTES, total.outbytes),
+        (stats::CPS, rates.cps),
+        (stats::INPPS, rates.inpps),
+        (stats::OUTPPS, rates.outpps),
+        (stats::INBPS, rates.inbps),
+        (stats::OUTBPS, rates.outbps),
     ];
-    let values = || {
-        let all = snapshot.total.all().into_iter();
-        numbers
-            .into_iter()
-            .zip(Iterator::chain(all, snapshot.rates.all()))
-    };
-
-    msg.nest(short, |msg| {
-        for (number, value) in values() {
-            match number {
-                stats::INBYTES | stats::OUTBYTES => msg.u64(number, value, stats::PAD)?,
-                _ => msg.u32(number, value as u32)?,
-            }
-        }
-        Ok(())
-    })?;
-    msg.nest(long, |msg| {
-        for (number, value) in values() {
-            msg.u64(number, value, stats::PAD)?;
-        }
-        Ok(())
-    })
+    let is_bytes = |number| matches!(number, stats::INBYTES | stats::OUTBYTES);
+    msg.numbers(short, &numbers, is_bytes, stats::PAD)?;
+    msg.numbers(long, &numbers, |_| true, stats::PAD)
 }

@@ -5,6 +5,8 @@
 //! Commands, attributes, order of checks and error numbers are C's (`ip_vs_genl_set_cmd()`, `ip_vs_genl_get_cmd()`, the
 //! dumps); beyond that each refusal has a text.
 
+mod conns;
+pub(crate) mod events;
 mod fill;
 mod parse;
 
@@ -19,11 +21,16 @@ use crate::{
     },
     os::{
         genl::{
+            self,
             Command,
             Dump,
+            Group,
             Handler,
-            Request, //
+            Published,
+            Request,
+            Strict, //
         },
+        net::Net,
         nlattr::{
             Policy,
             Rule, //
@@ -49,6 +56,7 @@ use parse::Parser;
 use rvs_core::uapi::{
     attr,
     cmd,
+    ext,
     info_attr,
     VERSION_CODE, //
 };
@@ -68,6 +76,20 @@ static POLICY: Policy<{ attr::MAX as usize + 1 }> = [
     Rule::U32,    // TIMEOUT_TCP_FIN
     Rule::U32,    // TIMEOUT_UDP
 ];
+
+/// Rules for the attributes of GET_CONN; an attribute without a rule is refused.
+static GET_CONN_POLICY: Policy<{ ext::attr::CONN as usize + 1 }> = {
+    let mut policy = [const { Rule::ANY }; ext::attr::CONN as usize + 1];
+    policy[attr::SERVICE as usize] = Rule::NESTED;
+    policy[ext::attr::CONN as usize] = Rule::NESTED;
+    policy
+};
+
+/// No attributes at all.
+static NO_ATTRS: Policy<1> = [Rule::ANY];
+
+/// Where those find the family who announce something.
+static FAMILY: Published = Published::new();
 
 impl Handler for Family {
     const NAME: &'static CStr = c"IPVS";
@@ -92,6 +114,18 @@ impl Handler for Family {
         Command::doing::<Self>(cmd::ZERO),
         Command::doing::<Self>(cmd::FLUSH),
     ];
+    const STRICT: &'static [Strict] = &[
+        Strict::dumping::<Self, _>(ext::cmd::GET_CONN, &GET_CONN_POLICY),
+        Strict::doing::<Self, _>(ext::cmd::GET_EVENTS, &NO_ATTRS),
+    ];
+    const GROUPS: &'static [Group] = &[
+        Group::new(ext::group::CONFIG), // events::CONFIG
+        Group::new(ext::group::CONNS),  // events::CONNS
+    ];
+
+    fn published() -> &'static Published {
+        &FAMILY
+    }
 
     fn command(&self, request: &Request<'_>) -> Result {
         let control = self.control(request)?;
@@ -108,6 +142,7 @@ impl Handler for Family {
                 Ok(())
             }
             cmd::NEW_DAEMON | cmd::DEL_DAEMON => Err(daemon(request)),
+            ext::cmd::GET_EVENTS => get_events(control, request),
             _ => Err(request.refuse(EINVAL, c"unknown command", None)),
         }
     }
@@ -119,10 +154,21 @@ impl Handler for Family {
         match dump.number() {
             cmd::GET_SERVICE => dump_services(control, dump),
             cmd::GET_DEST => dump_dests(control, dump),
+            ext::cmd::GET_CONN => return conns::dump(control.netns(), dump),
             // No daemon runs.
             _ => {}
         }
         Ok(())
+    }
+
+    fn joins(&self, group: usize, net: &Net) {
+        // The owner of another user namespace must not make all namespaces work.
+        if genl::is_host_admin() {
+            events::joined(group);
+        }
+        if let Some(control) = self.namespaces().and_then(|all| all.get(net)) {
+            control.netns().events.wake(group);
+        }
     }
 }
 
@@ -207,8 +253,8 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
                 let settings = parser.service_settings(&args, service.flags())?;
                 let extras = rcu::read(|g| service.tunnel_extras(g).copied().unwrap_or_default());
                 let extras = parser.tunnel_extras(&args, extras)?.prepare()?;
-                service
-                    .configure(&settings)
+                netns
+                    .edit_service(config, &service, &settings)
                     .map_err(|refusal| explain(request, refusal))?;
                 service.set_tunnel_extras(extras);
                 control.has_scheduler(settings.scheduler);
@@ -394,6 +440,18 @@ fn dump_dests(control: &Control, dump: &mut Dump<'_>) {
         }
     });
     dump.set_place([sent, 0, 0, 0]);
+}
+
+/// GET_EVENTS.
+#[inline(never)]
+fn get_events(control: &Control, request: &Request<'_>) -> Result {
+    let numbers = control.netns().events.numbers();
+    let mut reply = request.reply(ext::cmd::EVENTS)?;
+    let msg = reply.writer();
+    msg.u64(ext::attr::CONFIG_SEQ, numbers.config, ext::attr::PAD)?;
+    msg.u64(ext::attr::CONN_SEQ, numbers.conns, ext::attr::PAD)?;
+    msg.u64(ext::attr::LOST, numbers.lost, ext::attr::PAD)?;
+    reply.send()
 }
 
 /// NEW_DAEMON, DEL_DAEMON: there are no sync daemons yet.

@@ -67,6 +67,18 @@ impl Hz {
         }
     }
 
+    /// Ticks as milliseconds, rounded down.
+    #[inline]
+    pub const fn to_ms(self, ticks: u32) -> u64 {
+        match (ticks as u64)
+            .wrapping_mul(1000)
+            .checked_div(self.0.get() as u64)
+        {
+            Some(ms) => ms,
+            None => 0,
+        }
+    }
+
     /// Ticks as whole seconds, rounded down.
     #[inline]
     pub const fn to_secs_u32(self, ticks: u32) -> u32 {

@@ -6,6 +6,7 @@
 
 #![allow(missing_docs)]
 
+pub mod ext;
 pub mod sockopt;
 
 /// Version 1.2.1; C `IP_VS_VERSION_CODE`.
