@@ -30,6 +30,8 @@ use rvs_core::{
     uapi::conn_flag, //
 };
 
+/// Length of a TCP header without options.
+const TCP_HEADER: usize = 20;
 /// Where TCP's flags are in its header.
 const TCP_FLAGS: usize = 13;
 
@@ -51,9 +53,8 @@ pub(super) fn advance(
     let old = conn.state();
     let mut state = old;
     // A later fragment has no flags to read. Without the whole header C does not look at them, either.
-    if !iph.later_fragment {
-        if let Some(th) = skb.read::<20>(iph.l4) {
-            let flags = th[TCP_FLAGS];
+    if !iph.later_fragment && skb.len() as usize >= iph.l4.wrapping_add(TCP_HEADER) {
+        if let Some([flags]) = skb.read::<1>(iph.l4.wrapping_add(TCP_FLAGS)) {
             let (dir, drop_flags) = direction(conn, reply);
             state = tcp::transition(netns.defense.tcp_table(), dir, old, flags);
             if state != old || drop_flags != 0 {

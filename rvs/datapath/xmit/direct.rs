@@ -41,6 +41,7 @@ pub(super) fn send<'a, const V6: bool>(
 
 /// Sends the packet to where it is addressed.
 #[cold]
+#[inline(never)]
 pub(super) fn bypass<'a, const V6: bool>(
     ctx: &Ctx<'_>,
     mut skb: Skb<'a>,
