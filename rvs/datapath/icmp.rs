@@ -153,10 +153,9 @@ pub(super) fn established<'a, const V6: bool>(
         return Verdict::Accept(skb);
     };
     // Seen backwards, a packet that the real server got is a reply of the connection.
-    let found = embedded.as_ref().and_then(|(tuple, inner)| {
-        let found = conns.find(tuple, ctx.g);
-        Some((tuple, inner, found))
-    });
+    let found = embedded
+        .as_ref()
+        .map(|(tuple, inner)| (tuple, inner, conns.find(tuple, ctx.g)));
     if let Some((_, inner, Some((conn, Way::Reply)))) = found {
         return to_client::<V6>(ctx, skb, iph, inner, conn);
     }
