@@ -51,6 +51,7 @@ pub mod checksum;
 pub mod defense;
 pub mod estimate;
 pub mod fmt;
+pub mod fullnat;
 pub mod nat;
 pub mod proto;
 pub mod sched;
