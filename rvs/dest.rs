@@ -85,6 +85,8 @@ pub(crate) struct Dest {
     /// The latest weight that was not zero: C `last_weight`.
     last_weight: I32,
     conn_flags: U32,
+    /// FullNAT by itself, whether its service has a pool or not.
+    fullnat: Bool,
     available: Bool,
     upper: U32,
     lower: U32,
@@ -114,6 +116,7 @@ impl Dest {
             weight: I32::new(0),
             last_weight: I32::new(settings.weight),
             conn_flags: U32::new(0),
+            fullnat: Bool::new(false),
             available: Bool::new(true),
             upper: U32::new(0),
             lower: U32::new(0),
@@ -151,6 +154,12 @@ impl Dest {
 
         const KEPT: u32 = conn_flag::FWD_MASK | conn_flag::ONE_PACKET;
         let mut flags = (settings.method & KEPT) | conn_flag::INACTIVE;
+        let fullnat = flags & conn_flag::FWD_MASK == conn_flag::FULLNAT;
+        if fullnat {
+            // To whoever does not know better it is NAT.
+            flags &= !conn_flag::FWD_MASK;
+        }
+        self.fullnat.store(fullnat);
         if FwdMethod::from_flags(flags) != Some(FwdMethod::Masq) {
             flags |= conn_flag::NOOUTPUT;
         }
@@ -252,6 +261,12 @@ impl Dest {
     #[inline]
     pub(crate) fn is_masq(&self) -> bool {
         FwdMethod::from_flags(self.conn_flags()) == Some(FwdMethod::Masq)
+    }
+
+    /// Whether it was configured as FullNAT; [`Dest::is_masq()`], too, then.
+    #[inline]
+    pub(crate) fn is_fullnat(&self) -> bool {
+        self.fullnat.load()
     }
 
     /// Whether packets reach it unchanged, as the next hop.

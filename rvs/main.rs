@@ -18,6 +18,7 @@
 //! netns      what a namespace has         datapath/  hooks, and what happens to packets
 //! service    virtual services             core/      crate rvs_core: what needs no kernel
 //! dest       real servers                 kernel/    safe abstractions over C interfaces
+//! fullnat    what it has per namespace
 //! stats      counters and rates           bindings/  those C interfaces
 //! ```
 //!
@@ -36,6 +37,7 @@ mod conn;
 mod control;
 mod datapath;
 mod dest;
+mod fullnat;
 mod netns;
 #[path = "kernel/mod.rs"]
 #[allow(unsafe_code)]
@@ -113,7 +115,7 @@ struct Rvs {
     // The C module may come again.
     _rival: Pin<KBox<rival::Refused>>,
     // The memory that all was in.
-    _caches: [slab::Registration; 4],
+    _caches: [slab::Registration; 5],
 }
 
 impl kernel::Module for Rvs {
@@ -123,6 +125,7 @@ impl kernel::Module for Rvs {
             service::SERVICES.register(c"rvs_service")?,
             service::SERVERS.register(c"rvs_server")?,
             service::trash::CACHE.register(c"rvs_removed")?,
+            fullnat::CACHE.register(c"rvs_resting")?,
         ];
         let rcu = module::Barrier::new();
         let rival = KBox::pin_init(rival::Refused::new(c"ip_vs"), GFP_KERNEL)?;

@@ -16,6 +16,7 @@ use crate::{
         self,
         Dest, //
     },
+    fullnat::Realm,
     os::{
         atomic::U32,
         module,
@@ -33,6 +34,11 @@ use crate::{
     refusal::Refusal,
     service::{
         self,
+        pool::{
+            IfName,
+            Local,
+            Prefix, //
+        },
         trash::Trash,
         PerFamily,
         Service,
@@ -44,6 +50,7 @@ use crate::{
 use kernel::{
     new_mutex,
     prelude::*,
+    str::CStr,
     sync::{
         Arc,
         Mutex, //
@@ -58,7 +65,11 @@ use rvs_core::{
         udp, //
     },
     table::Limits,
-    uapi::FwdMethod, //
+    uapi::{
+        conn_flag,
+        svc_flag,
+        FwdMethod, //
+    }, //
 };
 
 /// How long connections last without packets, by state; in jiffies.
@@ -125,6 +136,10 @@ impl Timeouts {
 pub(crate) struct Config {
     /// The hooks of the families that have services.
     hooks: PerFamily<Option<Hooks>>,
+    /// Those of the families in which there was a local address while there were services.
+    local_hooks: PerFamily<Option<Hooks>>,
+    /// Local addresses of pools, and those that connections still have.
+    locals: KVec<Arc<Local>>,
     /// One reference for each service: the module stays as long as there are any.
     modules: KVec<module::Ref>,
 }
@@ -137,6 +152,7 @@ pub(crate) struct Netns {
     pub(crate) services: Services,
     trash: Trash,
     conns: Once<ConnTable>,
+    fullnat: Once<Arc<Realm>>,
     /// Traffic of all services: C `tot_stats`.
     pub(crate) totals: Stats,
     /// Timeouts by state.
@@ -165,6 +181,7 @@ impl Netns {
             services <- Services::new(lfactor),
             trash <- Trash::new(),
             conns: Once::new(),
+            fullnat: Once::new(),
             totals: Stats::new()?,
             timeouts <- Timeouts::init(),
             sysctl <- sysctl,
@@ -191,6 +208,12 @@ impl Netns {
     #[inline(always)]
     pub(crate) fn conns(&self) -> Option<&ConnTable> {
         self.conns.get()
+    }
+
+    /// FullNAT; `None` before the first local address.
+    #[inline(always)]
+    pub(crate) fn fullnat(&self) -> Option<&Arc<Realm>> {
+        self.fullnat.get()
     }
 
     /// Buckets of the connection table, 0 before the first service: `get_conn_tab_size()`.
@@ -294,10 +317,106 @@ impl Netns {
         rcu::read(|g| service.each_dest(g, |dest| self.retire(dest)));
         service.retire();
         self.trash.put_service(service);
+        self.refresh_locals(config, family);
         if self.services.count(family) == 0 {
             *config.hooks.get_mut(family) = None;
+            *config.local_hooks.get_mut(family) = None;
         }
         drop(config.modules.pop());
+    }
+
+    /// Adds local addresses to a service's pool, for one interface or (without a name) for any.
+    #[inline(never)]
+    pub(crate) fn add_local(
+        self: &Arc<Self>,
+        config: &mut Config,
+        service: &Service,
+        prefix: &Prefix,
+        ifname: IfName,
+    ) -> Result<(), Refusal> {
+        if service.flags() & svc_flag::ONEPACKET != 0 {
+            return Err(Refusal::new(
+                EINVAL,
+                c"one-packet scheduling and FullNAT exclude each other",
+            ));
+        }
+        let ifindex = if ifname[0] == 0 {
+            0
+        } else {
+            let name = CStr::from_bytes_until_nul(&ifname)
+                .map_err(|_| Refusal::new(EINVAL, c"the interface's name is too long"))?;
+            match self.net.ifindex(name) {
+                0 => return Err(Refusal::new(ENODEV, c"no such interface")),
+                index => index,
+            }
+        };
+        let realm = match self.fullnat() {
+            Some(realm) => realm.clone(),
+            None => {
+                let realm = Realm::new(&self.net)?;
+                // Only with the configuration locked.
+                self.fullnat.set(KBox::new(realm.clone(), GFP_KERNEL)?);
+                realm
+            }
+        };
+        let family = prefix.family;
+        let change = service
+            .fullnat
+            .prepare_add(&realm, prefix, ifname, ifindex)?;
+        if config.local_hooks.get(family).is_none() {
+            let hooks = Hooks::register_local(self, family).map_err(|err| {
+                Refusal::new(err, c"the family's netfilter hook cannot be registered")
+            })?;
+            *config.local_hooks.get_mut(family) = Some(hooks);
+        }
+        config.locals.retain(|local| local.in_use());
+        let before = config.locals.len();
+        for local in &change.added {
+            config.locals.push(local.clone(), GFP_KERNEL)?;
+        }
+        if let Err(err) = realm.set_locals(family, &config.locals) {
+            config.locals.truncate(before);
+            return Err(err.into());
+        }
+
+        // Nothing fails from here on.
+        service.fullnat.publish(change);
+        Ok(())
+    }
+
+    /// Removes local addresses from a service's pool, as they were added. Connections keep them.
+    #[inline(never)]
+    pub(crate) fn remove_local(
+        &self,
+        config: &mut Config,
+        service: &Service,
+        prefix: &Prefix,
+    ) -> Result<(), Refusal> {
+        let change = service.fullnat.prepare_remove(prefix)?;
+        service.fullnat.publish(change);
+        self.refresh_locals(config, prefix.family);
+        Ok(())
+    }
+
+    /// Forgets local addresses that nobody has any more. Without memory they stay a bit.
+    fn refresh_locals(&self, config: &mut Config, family: Family) {
+        let before = config.locals.len();
+        config.locals.retain(|local| local.in_use());
+        if let (true, Some(realm)) = (config.locals.len() != before, self.fullnat()) {
+            let _ = realm.set_locals(family, &config.locals);
+        }
+    }
+
+    /// Refuses what a destination cannot be in this service.
+    fn check_method(service: &Service, settings: &dest::Settings) -> Result<(), Refusal> {
+        let fullnat = settings.method & conn_flag::FWD_MASK == conn_flag::FULLNAT;
+        if fullnat && service.flags() & svc_flag::ONEPACKET != 0 {
+            return Err(Refusal::new(
+                EINVAL,
+                c"one-packet scheduling and FullNAT exclude each other",
+            ));
+        }
+        Ok(())
     }
 
     /// Removes all services: `ip_vs_flush()`.
@@ -323,6 +442,7 @@ impl Netns {
         id: &dest::Id,
         settings: &dest::Settings,
     ) -> Result<(), Refusal> {
+        Self::check_method(service, settings)?;
         let dest = match self.trash.find(service, id) {
             Some(dest) => dest,
             None => {
@@ -382,6 +502,7 @@ impl Netns {
         (index, dest): (usize, Arc<Dest>),
         settings: &dest::Settings,
     ) -> Result<(), Refusal> {
+        Self::check_method(service, settings)?;
         let will_be_masq = is_masq(settings);
         let server = match (dest.is_masq(), will_be_masq) {
             (false, true) => Some(self.services.prepare_server(&dest)?),
@@ -471,7 +592,12 @@ impl Netns {
         self.configure(|config| {
             *config.hooks.get_mut(Family::V4) = None;
             *config.hooks.get_mut(Family::V6) = None;
+            *config.local_hooks.get_mut(Family::V4) = None;
+            *config.local_hooks.get_mut(Family::V6) = None;
         });
+        if let Some(realm) = self.fullnat() {
+            realm.close();
+        }
     }
 
     fn enable_v6_defrag(&self) -> Result<(), Refusal> {
@@ -483,8 +609,13 @@ impl Netns {
 
 /// Whether a destination of these settings is one that packets are rewritten for.
 fn is_masq(settings: &dest::Settings) -> bool {
-    FwdMethod::from_flags(settings.method) == Some(FwdMethod::Masq)
+    matches!(
+        settings.method & conn_flag::FWD_MASK,
+        MASQ | conn_flag::FULLNAT
+    )
 }
+
+const MASQ: u32 = FwdMethod::Masq.flags();
 
 /// Whether an `AF_` number is that of a family that can be balanced here: `ip_vs_is_af_valid()`.
 pub(crate) fn family_of(af: u16) -> Option<Family> {

@@ -7,6 +7,7 @@
 //! checks what comes out. Every scenario is written against the C module first; `PEER=rvs` then
 //! runs the very same code.
 
+pub mod fullnat;
 pub mod genl;
 pub mod guest;
 pub mod ipvs;

@@ -7,9 +7,16 @@
 //! direction. A lookup takes no reference: a connection seen under RCU stays in memory until the section ends.
 
 pub(crate) mod defense;
+mod fullnat;
 mod tuple;
 
-pub(crate) use tuple::Tuple;
+pub(crate) use {
+    fullnat::{
+        FullNat,
+        Seat, //
+    },
+    tuple::Tuple, //
+};
 
 use crate::{
     dest::Dest,
@@ -90,10 +97,12 @@ const DEFERRED: u32 = DEFERRED_SECS.wrapping_mul(HZ);
 
 /// What only some connections need.
 struct Extension {
-    /// Client, virtual and destination address of an IPv6 connection.
+    /// Client, virtual and destination address.
     caddr: Addr,
     vaddr: Addr,
     daddr: Addr,
+    /// That of FullNAT.
+    fullnat: Option<KBox<FullNat>>,
 }
 
 /// A connection: what the client, the virtual service and the real server are to each other.
@@ -102,8 +111,8 @@ struct Extension {
 ///
 /// # Invariants
 ///
-/// `extension` is there exactly if the connection is IPv6; the short addresses are zero then. `kind` is the
-/// [`Tuple::kind()`] of what finds it.
+/// `extension` is there exactly if the connection is IPv6 (the short addresses are zero then) or FullNAT. `kind` is the
+/// [`Tuple::kind()`] of what finds it. `rport` is where replies go: the client's port, or with FullNAT the local one.
 #[repr(C)]
 pub(crate) struct Conn {
     caddr: u32,
@@ -112,6 +121,7 @@ pub(crate) struct Conn {
     cport: Be16,
     vport: Be16,
     dport: Be16,
+    rport: Be16,
     proto: u8,
     kind: u8,
     extension: Option<KBox<Extension>>,
@@ -176,6 +186,7 @@ impl Conn {
                     caddr: flow.src,
                     vaddr: flow.dst,
                     daddr,
+                    fullnat: None,
                 },
                 GFP_ATOMIC | __GFP_NOWARN,
             )?)
@@ -191,7 +202,7 @@ impl Conn {
         if flow.template || flow.proto != IPPROTO_UDP {
             flags &= !conn_flag::ONE_PACKET;
         }
-        // INVARIANT: The extension is made for IPv6 only.
+        // INVARIANT: The extension is made for IPv6; FullNAT comes later.
         Ok(Self {
             caddr: short(&flow.src),
             vaddr: short(&flow.dst),
@@ -199,6 +210,7 @@ impl Conn {
             cport: flow.sport,
             vport: flow.dport,
             dport: param.dport,
+            rport: flow.sport,
             proto: flow.proto,
             kind: flow.kind(),
             extension,
@@ -212,9 +224,14 @@ impl Conn {
         })
     }
 
+    #[inline(always)]
+    fn is_v6(&self) -> bool {
+        Tuple::is_v6_kind(self.kind)
+    }
+
     /// The address family of the client's side.
     pub(crate) fn family(&self) -> Family {
-        if self.extension.is_some() {
+        if self.is_v6() {
             Family::V6
         } else {
             Family::V4
@@ -453,7 +470,7 @@ impl Conn {
 
     #[inline(always)]
     fn is_reply(&self, t: &Tuple) -> bool {
-        if self.proto != t.proto || self.cport != t.dport || self.kind != t.kind() {
+        if self.proto != t.proto || self.rport != t.dport || self.kind != t.kind() {
             return false;
         }
         if !self.is_masq() {
@@ -470,6 +487,9 @@ impl Conn {
 
     /// A real server that gets packets unchanged answers as the virtual service.
     fn is_direct_reply(&self, t: &Tuple) -> bool {
+        if self.is_fullnat() {
+            return self.is_local_reply(t);
+        }
         self.vport == t.sport && self.vaddr() == t.src && self.caddr() == t.dst
     }
 
@@ -480,24 +500,28 @@ impl Conn {
             sport: self.cport,
             dport: self.vport,
             proto: self.proto,
-            v6: self.extension.is_some(),
+            v6: self.is_v6(),
             template: self.is_template(),
         }
     }
 
     fn reply(&self) -> Tuple {
-        let (src, sport) = if self.is_masq() {
+        let (src, sport) = if self.is_masq() || self.is_fullnat() {
             (self.daddr(), self.dport)
         } else {
             (self.vaddr(), self.vport)
         };
+        let dst = match self.fullnat() {
+            Some(full) => *full.addr(),
+            None => self.caddr(),
+        };
         Tuple {
             src,
-            dst: self.caddr(),
+            dst,
             sport,
-            dport: self.cport,
+            dport: self.rport,
             proto: self.proto,
-            v6: self.extension.is_some(),
+            v6: self.is_v6(),
             template: self.is_template(),
         }
     }
@@ -526,10 +550,14 @@ impl Entry for Conn {
 
     fn postpone(&self, now: u32) -> Option<u32> {
         // As in C the connection keeps the shorter timeout.
-        self.has_children().then(|| {
+        if self.has_children() {
             self.timeout.store(DEFERRED);
-            now.wrapping_add(DEFERRED)
-        })
+            return Some(now.wrapping_add(DEFERRED));
+        }
+        if let Some(full) = self.fullnat() {
+            full.set_expired();
+        }
+        None
     }
 
     fn removed(&self) {
@@ -543,6 +571,9 @@ impl Entry for Conn {
                 dest.conn_unbound(self.flags() & conn_flag::INACTIVE == 0);
             }
         }
+        if let Some(full) = self.fullnat() {
+            full.ended(self);
+        }
     }
 }
 
@@ -553,6 +584,8 @@ pub(crate) enum NoConn {
     Limit,
     /// No memory.
     Memory,
+    /// No local port.
+    Exhausted,
 }
 
 /// The connections of a network namespace.
@@ -655,6 +688,8 @@ impl ConnTable {
             }) {
                 Inserted::New(conn) => Created::New(conn),
                 Inserted::Exists(conn) => Created::Exists(conn),
+                // What asks for no unique node is never told so.
+                Inserted::Taken => return Err(NoConn::Memory),
             },
         )
     }

@@ -12,7 +12,7 @@ use rvs_core::{
 };
 
 /// Addresses, ports and protocol as a packet has them; all in memory order.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tuple {
     /// The source address.
     pub(crate) src: Addr,
@@ -53,6 +53,12 @@ impl Tuple {
     #[inline(always)]
     pub(super) fn kind(&self) -> u8 {
         u8::from(self.v6) | u8::from(self.template) << 1
+    }
+
+    /// Whether a [`Tuple::kind()`] is that of IPv6.
+    #[inline(always)]
+    pub(super) fn is_v6_kind(kind: u8) -> bool {
+        kind & 1 != 0
     }
 
     /// The same flow seen from the other end.

@@ -10,10 +10,12 @@
 //! - [`hooks`]: the hook functions
 //! - [`input`]: from the client: connections found and made
 //! - [`output`]: to the client
+//! - [`fullnat`]: local ports, and replies to local addresses
 //! - [`icmp`]: ICMP errors about either
 //! - [`state`]: the protocols' states
 //! - [`xmit`]: on to the real server, one file for each forwarding method
 
+mod fullnat;
 mod hooks;
 mod icmp;
 mod input;

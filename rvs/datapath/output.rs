@@ -3,6 +3,7 @@
 //! Packets on their way to the client: C `ip_vs_out_hook()`, `handle_response()`.
 
 use super::{
+    fullnat,
     hooks::Ctx,
     packet::Iph,
     state,
@@ -59,6 +60,8 @@ pub(super) fn reply<'a, const V6: bool>(
             skb.free();
             return Verdict::Stolen;
         }
+    } else if conn.is_fullnat() {
+        return fullnat::reply::<V6>(ctx, conns, skb, iph, conn, facts);
     }
     if !reroute::<V6>(ctx, &mut skb) {
         skb.free();

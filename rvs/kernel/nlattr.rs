@@ -119,6 +119,27 @@ impl<'a> Attr<'a> {
         u32::from_ne_bytes(self.padded())
     }
 
+    /// The bytes of the attribute `number` inside; of several with that number the last counts. For numbers that a table
+    /// ([`Attrs`]) would be too long for: whoever asks must check the length.
+    pub(crate) fn inner(&self, number: u16) -> Option<&'a [u8]> {
+        let header = size_of::<bindings::nlattr>();
+        let mut rest = self.bytes();
+        let mut found = None;
+        while let Some([l0, l1, k0, k1]) = rest.first_chunk() {
+            let len = usize::from(u16::from_ne_bytes([*l0, *l1]));
+            // The two upper bits are flags.
+            let kind = u16::from_ne_bytes([*k0, *k1]) & 0x3fff;
+            let Some(value) = rest.get(header..len) else {
+                break;
+            };
+            if kind == number {
+                found = Some(value);
+            }
+            rest = rest.get(len.next_multiple_of(header)..).unwrap_or_default();
+        }
+        found
+    }
+
     /// The bytes before the first zero.
     pub(crate) fn string(&self) -> &'a [u8] {
         let bytes = self.bytes();

@@ -69,6 +69,11 @@ pub(crate) struct PerFamily<T> {
 }
 
 impl<T> PerFamily<T> {
+    /// One for each.
+    pub(crate) const fn new(v4: T, v6: T) -> Self {
+        Self { v4, v6 }
+    }
+
     /// That of a family.
     #[inline]
     pub(crate) fn get(&self, family: Family) -> &T {

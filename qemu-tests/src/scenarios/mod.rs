@@ -20,6 +20,8 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod fullnat_tcp;
+mod fullnat_udp;
 mod hooks;
 mod icmp_errors;
 mod local_client;
@@ -129,6 +131,8 @@ pub static ALL: &[&Scenario] = &[
     &port_unreachable::SCENARIO,
     &conn_reuse::SCENARIO,
     &fragments::SCENARIO,
+    &fullnat_tcp::SCENARIO,
+    &fullnat_udp::SCENARIO,
     &nodest::SCENARIO,
     &lookup::SCENARIO,
     &hooks::SCENARIO,

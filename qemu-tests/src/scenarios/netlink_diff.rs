@@ -201,7 +201,7 @@ fn requests(seed: u64, n: usize) -> Vec<Request> {
         };
         if rng.chance(100) {
             // Of the daemons' commands only what does not start any.
-            command = [0, 14, 18, 63, 255][rng.below(5)];
+            command = [0, 14, 21, 63, 255][rng.below(5)];
         }
         let version = if rng.chance(20) { rng.word() as u8 } else { 1 };
         let mut payload = genl_header(command, version).to_vec();

@@ -6,6 +6,7 @@
 //! dumps); beyond that each refusal has a text.
 
 mod fill;
+mod local;
 mod parse;
 
 use super::{
@@ -64,12 +65,13 @@ static POLICY: Policy<{ attr::MAX as usize + 1 }> = [
     Rule::U32,    // TIMEOUT_TCP
     Rule::U32,    // TIMEOUT_TCP_FIN
     Rule::U32,    // TIMEOUT_UDP
+    Rule::NESTED, // LADDR
 ];
 
 impl Handler for Family {
     const NAME: &'static CStr = c"IPVS";
     const VERSION: u32 = 1;
-    const RESERVED_FROM: u8 = cmd::FLUSH + 1;
+    const RESERVED_FROM: u8 = cmd::GET_LADDR + 1;
     const POLICY: &'static [Rule] = &POLICY;
     const COMMANDS: &'static [Command] = &[
         Command::doing::<Self>(cmd::NEW_SERVICE),
@@ -88,6 +90,9 @@ impl Handler for Family {
         Command::doing::<Self>(cmd::GET_INFO),
         Command::doing::<Self>(cmd::ZERO),
         Command::doing::<Self>(cmd::FLUSH),
+        Command::doing::<Self>(cmd::NEW_LADDR),
+        Command::doing::<Self>(cmd::DEL_LADDR),
+        Command::dumping::<Self>(cmd::GET_LADDR),
     ];
 
     fn command(&self, request: &Request<'_>) -> Result {
@@ -105,6 +110,7 @@ impl Handler for Family {
                 Ok(())
             }
             cmd::NEW_DAEMON | cmd::DEL_DAEMON => Err(daemon(request)),
+            cmd::NEW_LADDR | cmd::DEL_LADDR => local::change(control, request),
             _ => Err(request.refuse(EINVAL, c"unknown command", None)),
         }
     }
@@ -116,6 +122,7 @@ impl Handler for Family {
         match dump.number() {
             cmd::GET_SERVICE => dump_services(control, dump),
             cmd::GET_DEST => dump_dests(control, dump),
+            cmd::GET_LADDR => local::dump(control, dump),
             // No daemon runs.
             _ => {}
         }
@@ -181,9 +188,13 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
         match (request.number(), found) {
             (cmd::NEW_SERVICE, None) => {
                 let settings = parser.service_settings(&args, 0)?;
+                let options = local::options(request, &args.id, None)?;
                 netns
                     .add_service(config, &args.id, &settings)
                     .map_err(|refusal| explain(request, refusal))?;
+                if let (Some(options), Some(service)) = (options, netns.find(&args.id)) {
+                    service.fullnat.set_options(&options);
+                }
                 control.has_service();
                 control.has_scheduler(settings.scheduler);
                 Ok(())
@@ -196,9 +207,13 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
             (_, None) => Err(no_service(request)),
             (cmd::SET_SERVICE, Some(service)) => {
                 let settings = parser.service_settings(&args, service.flags())?;
+                let options = local::options(request, &args.id, Some(&service))?;
                 service
                     .configure(&settings)
                     .map_err(|refusal| explain(request, refusal))?;
+                if let Some(options) = options {
+                    service.fullnat.set_options(&options);
+                }
                 control.has_scheduler(settings.scheduler);
                 Ok(())
             }

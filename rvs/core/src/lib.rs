@@ -56,6 +56,7 @@ pub mod nat;
 pub mod proto;
 pub mod sched;
 pub mod siphash;
+pub mod sort;
 pub mod table;
 pub mod thresholds;
 pub mod timeout;
