@@ -9,8 +9,10 @@ use anyhow::{ensure, Context, Result};
 use crate::genl::{find, Attrs, Reply};
 use crate::ipvs::{self, cmd, for_svc, svc_id, Ipvs};
 use crate::ns::Ns;
-use crate::pkt::octets;
+use crate::pkt::{octets, pseudo, sum, Pkt, TCP};
+use crate::rig::{Rig, Side};
 use crate::scenario::Peer;
+use crate::tap::Frame;
 use crate::topo::{Family, Topo};
 
 /// Why these scenarios are for one peer only.
@@ -186,4 +188,106 @@ pub fn track(ns: &Ns) -> Result<()> {
          chain d { type filter hook output priority filter; ct state new accept; }; }",
     )?;
     Ok(())
+}
+
+/// A TCP segment with options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub seq: u32,
+    pub ack: u32,
+    pub flags: u8,
+    pub urgent: u16,
+    pub options: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+impl Segment {
+    pub fn new(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Self {
+        Self {
+            from,
+            to,
+            seq,
+            ack,
+            flags,
+            urgent: 0,
+            options: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    pub fn options(mut self, options: &[u8]) -> Self {
+        self.options = options.to_vec();
+        self
+    }
+
+    pub fn body(mut self, body: &[u8]) -> Self {
+        self.body = body.to_vec();
+        self
+    }
+
+    /// From the IP header on, with checksums.
+    pub fn bytes(&self) -> Vec<u8> {
+        let pkt = Pkt::tcp(self.from, self.to, self.flags);
+        let mut b = Vec::new();
+        b.extend(self.from.port().to_be_bytes());
+        b.extend(self.to.port().to_be_bytes());
+        b.extend(self.seq.to_be_bytes());
+        b.extend(self.ack.to_be_bytes());
+        b.push(((20 + self.options.len()) / 4 << 4) as u8);
+        b.push(self.flags);
+        b.extend([0x20, 0, 0, 0]);
+        b.extend(self.urgent.to_be_bytes());
+        b.extend(&self.options);
+        b.extend(&self.body);
+        let sum = !sum(&b, pseudo(self.from.ip(), self.to.ip(), TCP, b.len())) as u16;
+        b[16..18].copy_from_slice(&sum.to_be_bytes());
+        pkt.around(&b)
+    }
+
+    /// What was seen, with right checksums.
+    pub fn of(frame: &Frame) -> Result<Self> {
+        let pkt = &frame.pkt;
+        ensure!(pkt.proto == TCP && pkt.csum_ok, "{pkt:?}");
+        let l4 = &frame.raw[if pkt.is_v4() { 20 } else { 40 }..];
+        let header = usize::from(l4[12] >> 4) * 4;
+        Ok(Self {
+            from: pkt.source(),
+            to: pkt.dest(),
+            seq: pkt.seq,
+            ack: pkt.ack,
+            flags: pkt.flags,
+            urgent: u16::from_be_bytes([l4[18], l4[19]]),
+            options: l4[20..header].to_vec(),
+            body: pkt.body.clone(),
+        })
+    }
+}
+
+/// Two NOPs and timestamps.
+pub fn stamps(value: u32, echo: u32) -> Vec<u8> {
+    let mut b = vec![1, 1, 8, 10];
+    b.extend(value.to_be_bytes());
+    b.extend(echo.to_be_bytes());
+    b
+}
+
+/// Sends segments from one side and returns those that came out at the other; nothing may come back.
+pub fn pass(rig: &Rig, side: Side, segments: &[Segment]) -> Result<Vec<Segment>> {
+    let raw: Vec<Vec<u8>> = segments.iter().map(Segment::bytes).collect();
+    let io = rig.exchange_raw(side, &raw)?;
+    let (there, back) = match side {
+        Side::Client => (io.server, io.client),
+        Side::Server => (io.client, io.server),
+    };
+    ensure!(back.is_empty(), "came back: {back:#?}");
+    there.iter().map(Segment::of).collect()
+}
+
+/// As [`pass`], one for one.
+pub fn one(rig: &Rig, side: Side, segment: &Segment) -> Result<Segment> {
+    let mut out = pass(rig, side, std::slice::from_ref(segment))?;
+    ensure!(out.len() == 1, "of {segment:?} came {out:#?}");
+    out.pop().context("nothing came")
 }

@@ -7,6 +7,10 @@
 //! host, out of connection tracking's sight.
 
 use super::{
+    carry::{
+        self,
+        Prepared, //
+    },
     hooks::Ctx,
     output,
     packet::{
@@ -54,6 +58,7 @@ use crate::{
     service::{
         self,
         pool::{
+            option_room,
             Carry,
             Pool, //
         },
@@ -66,6 +71,10 @@ use rvs_core::{
         ports::{
             self,
             Probe, //
+        },
+        proxy::{
+            self,
+            Header, //
         },
         tcp::{
             self,
@@ -228,6 +237,26 @@ fn is_others(ctx: &Ctx<'_>, reply: &Tuple) -> bool {
 }
 
 impl Plan<'_> {
+    /// How many bytes are put in front of the client's first.
+    fn header(&self) -> u32 {
+        let Carry::Proxy(version) = self.carry else {
+            return 0;
+        };
+        let flow = self.param.flow;
+        let header = Header::new(
+            version,
+            &proxy::Flow {
+                family: if flow.v6 { Family::V6 } else { Family::V4 },
+                udp: false,
+                src: &flow.src,
+                dst: &flow.dst,
+                sport: flow.sport,
+                dport: flow.dport,
+            },
+        );
+        header.bytes().len() as u32
+    }
+
     /// How the client's TCP numbers are translated if replies arrive so.
     fn numbers(&self, reply: &Tuple) -> (Space, u32) {
         let Some((seq, value)) = self.syn else {
@@ -239,7 +268,7 @@ impl Plan<'_> {
         let space = Space {
             delta: initial.wrapping_sub(seq),
             first: seq.wrapping_add(1),
-            header: 0,
+            header: self.header(),
         };
         let ts = value.map_or(0, |value| {
             tcp::timestamp(key, &reply.dst, now).wrapping_sub(value)
@@ -395,10 +424,18 @@ fn rewrite_reply<const V6: bool>(
             port: conn.cport(),
         },
     };
+    let mut less_mss = 0;
+    if full.carry != Carry::Nothing {
+        let family = if V6 { Family::V6 } else { Family::V4 };
+        less_mss = option_room(full.carry, family);
+        if !full.is_told() {
+            carry::learn(skb, iph, full);
+        }
+    }
     let how = Translate::Reply {
         space: full.space,
         ts: full.ts,
-        less_mss: 0,
+        less_mss,
     };
     rewrite::both::<V6>(skb, iph, &to, &how, facts, age)
 }
@@ -424,13 +461,67 @@ pub(super) fn send<'a, const V6: bool>(
     if iph.proto == IPPROTO_TCP && !iph.later_fragment {
         note(&skb, iph, full);
     }
+    if full.carry != Carry::Nothing {
+        return send_carrying::<V6>(ctx, skb, iph, conn, full, way);
+    }
+    if !rewrite_request::<V6>(&mut skb, iph, conn, full, facts, !way.local()) {
+        skb.free();
+        return Verdict::Stolen;
+    }
+    // A socket that was guessed from the addresses before is another's.
+    skb.orphan();
+    xmit::finish::<V6>(ctx, skb, conn, way)
+}
+
+/// Sends a packet of a client whose address the real server is to learn.
+#[inline(never)]
+fn send_carrying<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    mut skb: Skb<'a>,
+    iph: &Iph,
+    conn: Ref<'_, Conn>,
+    full: &FullNat,
+    way: route::Way<'_>,
+) -> Verdict<'a> {
+    let mtu = match &way {
+        route::Way::Here => u32::from(u16::MAX),
+        route::Way::There(found) => found.mtu(),
+    };
+    let prepared = carry::prepare::<V6>(&mut skb, iph, conn, full, mtu);
+    // Its checksum may be another kind now.
+    let facts = skb.facts();
+    if matches!(prepared, Prepared::Lost)
+        || !rewrite_request::<V6>(&mut skb, iph, conn, full, facts, !way.local())
+    {
+        skb.free();
+        return Verdict::Stolen;
+    }
+    if let Prepared::Behind(header) = prepared {
+        if carry::go_ahead::<V6>(ctx, &skb, iph, conn, full, &header) != Some(true) {
+            skb.free();
+            return Verdict::Stolen;
+        }
+    }
+    skb.orphan();
+    xmit::finish::<V6>(ctx, skb, conn, way)
+}
+
+#[inline(always)]
+fn rewrite_request<const V6: bool>(
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    conn: Ref<'_, Conn>,
+    full: &FullNat,
+    facts: Facts,
+    age: bool,
+) -> bool {
     let to = rewrite::Both {
         src: rewrite::To {
             addr: *full.addr(),
             port: full.port(),
         },
         dst: rewrite::To {
-            addr,
+            addr: conn.daddr(),
             port: conn.dport(),
         },
     };
@@ -438,13 +529,7 @@ pub(super) fn send<'a, const V6: bool>(
         space: full.space,
         ts: full.ts,
     };
-    if !rewrite::both::<V6>(&mut skb, iph, &to, &how, facts, !way.local()) {
-        skb.free();
-        return Verdict::Stolen;
-    }
-    // A socket that was guessed from the addresses before is another's.
-    skb.orphan();
-    xmit::finish::<V6>(ctx, skb, conn, way)
+    rewrite::both::<V6>(skb, iph, &to, &how, facts, age)
 }
 
 /// Notes what both ends expect next, for a reset.

@@ -10,11 +10,13 @@
 //! - [`hooks`]: the hook functions
 //! - [`input`]: from the client: connections found and made
 //! - [`output`]: to the client
+//! - [`carry`]: how real servers behind FullNAT learn clients' addresses
 //! - [`fullnat`]: local ports, and replies to local addresses
 //! - [`icmp`]: ICMP errors about either
 //! - [`state`]: the protocols' states
 //! - [`xmit`]: on to the real server, one file for each forwarding method
 
+mod carry;
 mod fullnat;
 mod hooks;
 mod icmp;

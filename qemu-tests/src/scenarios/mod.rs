@@ -20,7 +20,13 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod fullnat_control;
+mod fullnat_icmp;
+mod fullnat_numbers;
+mod fullnat_ports;
+mod fullnat_proxy;
 mod fullnat_tcp;
+mod fullnat_toa;
 mod fullnat_udp;
 mod hooks;
 mod icmp_errors;
@@ -133,6 +139,12 @@ pub static ALL: &[&Scenario] = &[
     &fragments::SCENARIO,
     &fullnat_tcp::SCENARIO,
     &fullnat_udp::SCENARIO,
+    &fullnat_numbers::SCENARIO,
+    &fullnat_ports::SCENARIO,
+    &fullnat_control::SCENARIO,
+    &fullnat_icmp::SCENARIO,
+    &fullnat_toa::SCENARIO,
+    &fullnat_proxy::SCENARIO,
     &nodest::SCENARIO,
     &lookup::SCENARIO,
     &hooks::SCENARIO,
