@@ -406,6 +406,15 @@ impl Conn {
         self.children.load() != 0
     }
 
+    /// When the end of a connection that controls others comes instead of now.
+    fn put_off(&self, now: u32) -> Option<u32> {
+        // As in C the connection keeps the shorter timeout.
+        self.has_children().then(|| {
+            self.timeout.store(DEFERRED);
+            now.wrapping_add(DEFERRED)
+        })
+    }
+
     /// Counts a packet from the client; of a one-packet connection, where it belongs to a template.
     #[inline(always)]
     pub(crate) fn count_packet(&self) {
@@ -549,15 +558,11 @@ impl Entry for Conn {
     }
 
     fn postpone(&self, now: u32) -> Option<u32> {
-        // As in C the connection keeps the shorter timeout.
-        if self.has_children() {
-            self.timeout.store(DEFERRED);
-            return Some(now.wrapping_add(DEFERRED));
-        }
-        if let Some(full) = self.fullnat() {
+        let later = self.put_off(now);
+        if let (None, Some(full)) = (later, self.fullnat()) {
             full.set_expired();
         }
-        None
+        later
     }
 
     fn removed(&self) {
@@ -720,7 +725,7 @@ impl ConnTable {
     /// Ends a connection now, unless it controls others: C `ip_vs_conn_expire_now()`.
     #[cold]
     pub(crate) fn end(&self, conn: Ref<'_, Conn>, g: &Held) {
-        match conn.postpone(time::jiffies()) {
+        match conn.put_off(time::jiffies()) {
             Some(later) => conn.defer(later),
             None => {
                 self.table.remove(conn, g);
@@ -734,7 +739,7 @@ impl ConnTable {
         let mut at = conn;
         // A data connection, its control connection, the template of that: there is no longer chain.
         for _ in 0..3 {
-            if let Some(later) = at.postpone(time::jiffies()) {
+            if let Some(later) = at.put_off(time::jiffies()) {
                 return at.defer(later);
             }
             if !self.table.remove(at, g) {

@@ -595,8 +595,9 @@ impl<T: Entry> Table<T> {
         }
         let hash = entry.value.hash(0, &self.key);
         let lock = self.stripe(hash).map(SpinBh::lock);
+        // Not this entry's own node 1, which may be in the same chain.
         let other = self.find_node(hash, g, |other, node| {
-            !other.is_dead() && same(&other.value, node)
+            node == 0 && !other.is_dead() && same(&other.value, node)
         });
         if let Some((other, _)) = other {
             drop(lock);

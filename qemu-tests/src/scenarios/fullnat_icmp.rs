@@ -208,14 +208,21 @@ fn transfer(family: Family, narrow: Side) -> Result<()> {
     let server = Server::tcp(&topo.rs[0], rs, "rs1")?;
     let stream = serve::connect(&topo.client, vip)?;
     let n = 400_000;
-    std::io::Write::write_all(&mut &stream, format!("BULK {n}\n").as_bytes())?;
-    serve::take_bulk(&stream, n)?;
     let answer = serve::ask(&stream, "who")?;
     ensure!(answer.contains(&format!("{seat}")), "{answer:?}");
-    std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-    std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
-    let answer = serve::ask(&stream, "")?;
-    ensure!(answer.ends_with("right"), "{answer:?}");
+    // In the direction in which the director meets the narrow device as it sends.
+    match narrow {
+        Side::Client => {
+            std::io::Write::write_all(&mut &stream, format!("BULK {n}\n").as_bytes())?;
+            serve::take_bulk(&stream, n)?;
+        }
+        Side::Server => {
+            std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
+            std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
+            let answer = serve::ask(&stream, "")?;
+            ensure!(answer.ends_with("right"), "{answer:?}");
+        }
+    }
     let (ns, to) = match narrow {
         Side::Server => (&topo.client, vip.ip()),
         Side::Client => (&topo.rs[0], seat),
