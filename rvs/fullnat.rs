@@ -8,6 +8,7 @@
 use crate::{
     conn::Tuple,
     os::{
+        atomic::I64,
         net::{
             Handle,
             Net,
@@ -15,17 +16,9 @@ use crate::{
         },
         random,
         rcu::{
-            self,
             Held,
             RcuBox,
             RcuCell, //
-        },
-        slab,
-        table::{
-            self,
-            Node,
-            Table,
-            Unlinked, //
         },
         time, //
     },
@@ -47,32 +40,68 @@ use rvs_core::{
     sort::sort, //
 };
 
-/// Where resting ports are allocated.
-pub(crate) static CACHE: slab::Cache<Node<Resting>> = slab::Cache::new();
-
 /// How long a port rests towards a real server that may still remember the connection, in seconds: TIME-WAIT of Linux and
 /// most others.
 const REST_SECS: u32 = 60;
-/// How many ports may rest. Beyond, one is used again at once: rising sequence numbers and timestamps make up for it.
-const MOST_RESTING: i64 = 1 << 16;
-/// Buckets and locks of their table, in bits.
-const BUCKET_BITS: u32 = 12;
-const STRIPE_BITS: u32 = 6;
+/// Places for resting ports that have the same low bits of their hash: one cache line.
+const WAYS: usize = 8;
+/// How many times that, a power of two.
+const SETS: usize = 1 << 13;
 
-/// A local port that is not given to a connection to this real server, for a while. The tuple is that of a reply.
-pub(crate) struct Resting(Tuple);
+/// Local ports that are not given to connections to some real server, for a while: half of a hash, and until when.
+///
+/// Another one with the same half rests, too, which does no harm. Where more rest than have room, the oldest one gives way:
+/// rising sequence numbers and timestamps make up for it.
+struct Resting {
+    slots: KVVec<I64>,
+}
 
-impl table::Entry for Resting {
-    fn nodes(&self) -> usize {
-        1
+impl Resting {
+    fn new() -> Result<Self> {
+        let mut slots = KVVec::with_capacity(SETS * WAYS, GFP_KERNEL)?;
+        for _ in 0..SETS * WAYS {
+            slots
+                .push_within_capacity(I64::new(0))
+                .map_err(|_| ENOMEM)?;
+        }
+        Ok(Self { slots })
     }
 
-    fn hash(&self, _node: usize, key: &table::Key) -> u32 {
-        self.0.hash(key)
+    fn set(&self, hash: u64) -> &[I64] {
+        let at = (hash as usize & (SETS - 1)).wrapping_mul(WAYS);
+        self.slots
+            .get(at..)
+            .and_then(|slots| slots.get(..WAYS))
+            .unwrap_or_default()
     }
 
-    fn cache() -> &'static slab::Cache<Node<Self>> {
-        &CACHE
+    /// What a place holds: nothing is 0, as no hash is.
+    fn parts(word: i64) -> (u32, u32) {
+        ((word as u64 >> 32) as u32, word as u32)
+    }
+
+    fn tag(hash: u64) -> u32 {
+        ((hash >> 32) as u32).max(1)
+    }
+
+    fn add(&self, hash: u64, now: u32, until: u32) {
+        // How long each has still to rest; the free ones less than nothing.
+        let left = |slot: &I64| match Self::parts(slot.load()) {
+            (0, _) => i32::MIN,
+            (_, until) => until.wrapping_sub(now) as i32,
+        };
+        if let Some(slot) = self.set(hash).iter().min_by_key(|slot| left(slot)) {
+            let word = u64::from(Self::tag(hash)) << 32 | u64::from(until);
+            slot.store(word as i64);
+        }
+    }
+
+    fn has(&self, hash: u64, now: u32) -> bool {
+        let tag = Self::tag(hash);
+        self.set(hash).iter().any(|slot| {
+            let (have, until) = Self::parts(slot.load());
+            have == tag && until.wrapping_sub(now) as i32 > 0
+        })
     }
 }
 
@@ -163,7 +192,7 @@ pub(crate) struct Realm {
     net: WhileOpen,
     key: [u64; 2],
     ranges: PerFamily<RcuCell<Ranges>>,
-    resting: Table<Resting>,
+    resting: Resting,
 }
 
 impl Realm {
@@ -174,7 +203,7 @@ impl Realm {
                 net: WhileOpen::new(net),
                 key: random::bytes16(),
                 ranges: PerFamily::new(RcuCell::empty(), RcuCell::empty()),
-                resting: Table::new(BUCKET_BITS, STRIPE_BITS, true)?,
+                resting: Resting::new()?,
             },
             GFP_KERNEL,
         )?)
@@ -216,32 +245,16 @@ impl Realm {
         Ok(())
     }
 
-    /// Lets the local port rest at which this reply would arrive. Does not sleep.
-    pub(crate) fn rest(&self, reply: Tuple) {
-        if self.resting.count() >= MOST_RESTING {
-            return;
-        }
-        if let Ok(new) = Unlinked::new(Resting(reply)) {
-            let deadline = time::jiffies().wrapping_add(HZ.from_secs_u32(REST_SECS));
-            rcu::read(|g| {
-                self.resting.add(new, deadline, g);
-            });
-        }
+    /// Lets the local port rest at which this reply would arrive.
+    pub(crate) fn rest(&self, reply: &Tuple) {
+        let now = time::jiffies();
+        let until = now.wrapping_add(HZ.from_secs_u32(REST_SECS));
+        self.resting.add(reply.long_hash(&self.key), now, until);
     }
 
     /// Whether the local port rests at which this reply would arrive.
-    pub(crate) fn rests(&self, reply: &Tuple, g: &Held) -> bool {
-        self.resting.count() != 0
-            && self
-                .resting
-                .find(reply.hash(self.resting.key()), g, |resting, _| {
-                    resting.0 == *reply
-                })
-                .is_some()
-    }
-
-    /// Wakes the ports that have rested. Process context, one caller at a time.
-    pub(crate) fn tick(&self) {
-        self.resting.expire(time::jiffies());
+    pub(crate) fn rests(&self, reply: &Tuple) -> bool {
+        self.resting
+            .has(reply.long_hash(&self.key), time::jiffies())
     }
 }

@@ -115,7 +115,7 @@ struct Rvs {
     // The C module may come again.
     _rival: Pin<KBox<rival::Refused>>,
     // The memory that all was in.
-    _caches: [slab::Registration; 5],
+    _caches: [slab::Registration; 4],
 }
 
 impl kernel::Module for Rvs {
@@ -125,7 +125,6 @@ impl kernel::Module for Rvs {
             service::SERVICES.register(c"rvs_service")?,
             service::SERVERS.register(c"rvs_server")?,
             service::trash::CACHE.register(c"rvs_removed")?,
-            fullnat::CACHE.register(c"rvs_resting")?,
         ];
         let rcu = module::Barrier::new();
         let rival = KBox::pin_init(rival::Refused::new(c"ip_vs"), GFP_KERNEL)?;

@@ -147,7 +147,7 @@ impl FullNat {
             tcp::State::FIN_WAIT
             | tcp::State::CLOSE_WAIT
             | tcp::State::LAST_ACK
-            | tcp::State::TIME_WAIT => realm.rest(conn.reply()),
+            | tcp::State::TIME_WAIT => realm.rest(&conn.reply()),
             _ => {}
         }
     }

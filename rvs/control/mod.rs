@@ -118,9 +118,6 @@ fn estimate(netns: &Netns) -> Option<u32> {
 
 /// Ends connections in time and fits their table.
 fn keep(netns: &Netns) -> Option<u32> {
-    if let Some(realm) = netns.fullnat() {
-        realm.tick();
-    }
     netns.conns().and_then(ConnTable::tick)
 }
 

@@ -186,7 +186,7 @@ fn search<'g>(
                 dport: number.to_be(),
                 ..*flow
             };
-            if conns.find_reply(&reply, ctx.g).is_some() || plan.realm.rests(&reply, ctx.g) {
+            if conns.find_reply(&reply, ctx.g).is_some() || plan.realm.rests(&reply) {
                 local.conflicts.add(1);
                 continue;
             }

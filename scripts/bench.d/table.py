@@ -23,6 +23,10 @@ LABELS = {
     "c-new": "C ip_vs NAT, new connection per packet",
     "rvs-flows": "rvs NAT, established flows",
     "rvs-new": "rvs NAT, new connection per packet",
+    "fullnat-flows": "rvs FullNAT, established flows",
+    "fullnat-new": "rvs FullNAT, new connection per packet",
+    "masquerade-flows": "C ip_vs NAT with conntrack=1 and masquerade, established flows",
+    "masquerade-new": "C ip_vs NAT with conntrack=1 and masquerade, new connection per packet",
 }
 FLOWS = {"flows": "established flows", "new": "new connection per packet"}
 

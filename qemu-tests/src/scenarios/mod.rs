@@ -22,6 +22,8 @@ mod forward_icmp;
 mod fragments;
 mod fullnat_control;
 mod fullnat_icmp;
+mod fullnat_local;
+mod fullnat_loss;
 mod fullnat_numbers;
 mod fullnat_ports;
 mod fullnat_proxy;
@@ -145,6 +147,8 @@ pub static ALL: &[&Scenario] = &[
     &fullnat_icmp::SCENARIO,
     &fullnat_toa::SCENARIO,
     &fullnat_proxy::SCENARIO,
+    &fullnat_local::SCENARIO,
+    &fullnat_loss::SCENARIO,
     &nodest::SCENARIO,
     &lookup::SCENARIO,
     &hooks::SCENARIO,

@@ -40,8 +40,10 @@ fn run(cx: &Cx) -> Result<()> {
     );
     ensure!(number(attrs, 3)? == 1, "version {}", number(attrs, 3)?);
     ensure!(number(attrs, 4)? == 0, "header size {}", number(attrs, 4)?);
+    // FullNAT's local addresses are attribute 7.
+    let most = if cx.peer == Peer::Rvs { 7 } else { 6 };
     ensure!(
-        number(attrs, 5)? == 6,
+        number(attrs, 5)? == most,
         "maximal attribute {}",
         number(attrs, 5)?
     );
@@ -52,7 +54,7 @@ fn run(cx: &Cx) -> Result<()> {
     }
     ops.sort_unstable();
     // Admin 1, do 2, dump 4, has a policy 8.
-    let want: Vec<(u32, u32)> = (1..=17)
+    let mut want: Vec<(u32, u32)> = (1..=17)
         .filter(|cmd| *cmd != 14)
         .map(|cmd| match cmd {
             4 => (cmd, 0xf),
@@ -60,6 +62,10 @@ fn run(cx: &Cx) -> Result<()> {
             _ => (cmd, 0xb),
         })
         .collect();
+    if cx.peer == Peer::Rvs {
+        // NEW_LADDR, DEL_LADDR, GET_LADDR.
+        want.extend([(18, 0xb), (19, 0xb), (20, 0x5)]);
+    }
     ensure!(ops == want, "operations {ops:x?}, expected {want:x?}");
     println!("operations {ops:x?}");
 
@@ -84,7 +90,7 @@ fn run(cx: &Cx) -> Result<()> {
     // Root of a user namespace of its own, owner of the network namespace: refused each command.
     let me = std::env::current_exe()?.display().to_string();
     for (cmd, _) in &want {
-        let dump = matches!(cmd, 8 | 11);
+        let dump = matches!(cmd, 8 | 11 | 20);
         let answer = ns.cmd(&format!(
             "unshare --user --map-root-user --net {me} in-guest errno {cmd}{}",
             if dump { " --dump" } else { "" }
