@@ -111,22 +111,33 @@ struct Ranges {
     v6: KVec<(u128, u128)>,
 }
 
-/// Adds `value` to ranges, to whose last one it may belong.
-fn append<T: Copy + PartialOrd>(
-    ranges: &mut KVec<(T, T)>,
-    value: T,
-    follows: impl Fn(T) -> bool,
-) -> Result {
-    if let Some((_, last)) = ranges.last_mut() {
-        if value <= *last {
-            return Ok(());
-        }
-        if follows(*last) {
-            *last = value;
-            return Ok(());
+/// Sorted values as ranges; `next` is what follows a value. Sleeps.
+fn ranges<T: Copy + Ord>(mut all: KVec<T>, next: impl Fn(T) -> Option<T>) -> Result<KVec<(T, T)>> {
+    sort(&mut all);
+    let mut ranges: KVec<(T, T)> = KVec::with_capacity(all.len(), GFP_KERNEL)?;
+    for &value in &all {
+        match ranges.last_mut() {
+            Some((_, last)) if value <= *last || next(*last) == Some(value) => *last = value,
+            _ => ranges
+                .push_within_capacity((value, value))
+                .map_err(|_| ENOMEM)?,
         }
     }
-    Ok(ranges.push((value, value), GFP_KERNEL)?)
+    Ok(ranges)
+}
+
+/// A number of each address of a family. Sleeps.
+fn numbers<T>(
+    family: Family,
+    locals: &[Arc<Local>],
+    number: impl Fn(&Addr) -> T,
+) -> Result<KVec<T>> {
+    let mut all = KVec::with_capacity(locals.len(), GFP_KERNEL)?;
+    for local in locals.iter().filter(|local| local.family() == family) {
+        all.push_within_capacity(number(local.addr()))
+            .map_err(|_| ENOMEM)?;
+    }
+    Ok(all)
 }
 
 /// Whether a value is in one of the ranges.
@@ -156,34 +167,18 @@ fn v6_number(addr: &Addr) -> u128 {
 impl Ranges {
     /// Sleeps.
     fn of(family: Family, locals: &[Arc<Local>]) -> Result<RcuBox<Self>> {
-        let mut this = Self {
-            v4: KVec::new(),
-            v6: KVec::new(),
-        };
-        let of_family = || locals.iter().filter(|local| local.family() == family);
+        let (mut v4, mut v6) = (KVec::new(), KVec::new());
         match family {
             Family::V4 => {
-                let mut all = KVec::with_capacity(locals.len(), GFP_KERNEL)?;
-                for local in of_family() {
-                    all.push(local.addr().v4_host(), GFP_KERNEL)?;
-                }
-                sort(&mut all);
-                for addr in all {
-                    append(&mut this.v4, addr, |last| addr.checked_sub(1) == Some(last))?;
-                }
+                v4 = ranges(numbers(family, locals, Addr::v4_host)?, |a| {
+                    a.checked_add(1)
+                })?;
             }
             Family::V6 => {
-                let mut all = KVec::with_capacity(locals.len(), GFP_KERNEL)?;
-                for local in of_family() {
-                    all.push(v6_number(local.addr()), GFP_KERNEL)?;
-                }
-                sort(&mut all);
-                for addr in all {
-                    append(&mut this.v6, addr, |last| addr.checked_sub(1) == Some(last))?;
-                }
+                v6 = ranges(numbers(family, locals, v6_number)?, |a| a.checked_add(1))?;
             }
         }
-        RcuBox::new(this, GFP_KERNEL)
+        RcuBox::new(Self { v4, v6 }, GFP_KERNEL)
     }
 }
 

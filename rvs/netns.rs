@@ -369,17 +369,11 @@ impl Netns {
             })?;
             *config.local_hooks.get_mut(family) = Some(hooks);
         }
-        config.locals.retain(|local| local.in_use());
-        let before = config.locals.len();
-        for local in &change.added {
-            config.locals.push(local.clone(), GFP_KERNEL)?;
-        }
-        if let Err(err) = realm.set_locals(family, &config.locals) {
-            config.locals.truncate(before);
-            return Err(err.into());
-        }
+        let locals = locals_in_use(&config.locals, &change.added)?;
+        realm.set_locals(family, &locals)?;
 
         // Nothing fails from here on.
+        config.locals = locals;
         service.fullnat.publish(change);
         Ok(())
     }
@@ -400,10 +394,13 @@ impl Netns {
 
     /// Forgets local addresses that nobody has any more. Without memory they stay a bit.
     fn refresh_locals(&self, config: &mut Config, family: Family) {
-        let before = config.locals.len();
-        config.locals.retain(|local| local.in_use());
-        if let (true, Some(realm)) = (config.locals.len() != before, self.fullnat()) {
-            let _ = realm.set_locals(family, &config.locals);
+        let Some(realm) = self.fullnat() else {
+            return;
+        };
+        if let Ok(locals) = locals_in_use(&config.locals, &[]) {
+            if locals.len() != config.locals.len() && realm.set_locals(family, &locals).is_ok() {
+                config.locals = locals;
+            }
         }
     }
 
@@ -605,6 +602,19 @@ impl Netns {
             .enable_v6_defrag()
             .map_err(|err| Refusal::new(err, c"IPv6 defragmentation cannot be enabled"))
     }
+}
+
+/// Those of `old` that are in a pool or in use, and `new` ones. Sleeps.
+fn locals_in_use(old: &[Arc<Local>], new: &[Arc<Local>]) -> Result<KVec<Arc<Local>>> {
+    let room = old.len().checked_add(new.len()).ok_or(ENOMEM)?;
+    let mut locals = KVec::with_capacity(room, GFP_KERNEL)?;
+    let kept = old.iter().filter(|local| local.in_use());
+    for local in Iterator::chain(kept, new) {
+        locals
+            .push_within_capacity(local.clone())
+            .map_err(|_| ENOMEM)?;
+    }
+    Ok(locals)
 }
 
 /// Whether a destination of these settings is one that packets are rewritten for.

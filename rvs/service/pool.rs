@@ -394,10 +394,13 @@ impl FullNat {
                 conns: U32::new(0),
                 conflicts: I64::new(0),
             };
-            new.push(Arc::new(local, GFP_KERNEL)?, GFP_KERNEL)?;
+            new.push_within_capacity(Arc::new(local, GFP_KERNEL)?)
+                .map_err(|_| ENOMEM)?;
         }
         for local in &new {
-            locals.push(local.clone(), GFP_KERNEL)?;
+            locals
+                .push_within_capacity(local.clone())
+                .map_err(|_| ENOMEM)?;
         }
         Change::new(locals, new, KVec::new())
     }

@@ -35,6 +35,7 @@ fn run(_cx: &Cx) -> Result<()> {
         options(family).with_context(|| format!("{family:?}, options"))?;
         method5(family).with_context(|| format!("{family:?}, method 5"))?;
         removed(family).with_context(|| format!("{family:?}, removal"))?;
+        persistent(family).with_context(|| format!("{family:?}, persistence"))?;
         interfaces(family).with_context(|| format!("{family:?}, interfaces"))?;
     }
     Ok(())
@@ -345,6 +346,29 @@ fn removed(family: Family) -> Result<()> {
     let answer = serve::ask(&new, "three")?;
     ensure!(peer(&answer)?.ip() == local(family, 2), "{answer}");
     drop(server);
+    Ok(())
+}
+
+/// A client stays with its server.
+fn persistent(family: Family) -> Result<()> {
+    let topo = fullnat::topo(3)?;
+    let vip = at(family.vip(), 80);
+    let ipvs = Ipvs::open(&topo.director)?;
+    topo.ipvsadm(&format!("-A -t {vip} -s rr -p 300"))?;
+    let mut servers = Vec::new();
+    for (n, ns) in (1..).zip(&topo.rs) {
+        let rs = at(family.rs(n), 8080);
+        servers.push(Server::tcp(ns, rs, ns.name())?);
+        topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
+    }
+    add(&ipvs, TCP, vip, local(family, 1))?;
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        let body = serve::http_get(&topo.client, vip)?;
+        names.insert(serve::name(&body).to_owned());
+        ensure!(body.contains(&local(family, 1).to_string()), "{body}");
+    }
+    ensure!(names.len() == 1, "{names:?}");
     Ok(())
 }
 

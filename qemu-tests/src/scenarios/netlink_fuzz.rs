@@ -8,11 +8,12 @@
 
 use anyhow::{ensure, Result};
 
+use crate::fullnat;
 use crate::genl::{genl_header, parse, Attrs, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use crate::ipvs::{cmd, dest, dest_full, svc, svc_full, top, Ipvs};
 use crate::pkt::{Pkt, SYN, TCP, UDP};
 use crate::rig::Rig;
-use crate::scenario::{Cx, Rng, Scenario};
+use crate::scenario::{Cx, Peer, Rng, Scenario};
 use crate::topo::{at, Family};
 use crate::wait::slow;
 
@@ -124,6 +125,48 @@ pub fn request(rng: &mut Rng) -> (u8, Attrs) {
     (if rng.chance(400) { cmd::FLUSH } else { cmd }, attrs)
 }
 
+/// As [`request`], about local addresses and what belongs to them.
+fn local_request(rng: &mut Rng) -> (u8, Attrs) {
+    let family = Family::BOTH[rng.below(2)];
+    let proto = [TCP, UDP][rng.below(2)];
+    let vip = at(family.vip(), 1000 + rng.below(6) as u16);
+    let whole: u8 = if family == Family::V4 { 32 } else { 128 };
+    let mut local = fullnat::laddr(fullnat::local(family, 64 * rng.below(4) as u16));
+    if rng.chance(2) {
+        local = local.u8(fullnat::PREFIX_LEN, whole - rng.below(12) as u8);
+    }
+    if rng.chance(3) {
+        local = local.text(fullnat::IFNAME, ["s1", "lo", "nobody"][rng.below(3)]);
+    }
+    let mut service = svc_full(proto, vip, "rr");
+    for kind in fullnat::TOA_KIND..=fullnat::PORT_MAX {
+        if rng.chance(4) {
+            service = match kind {
+                fullnat::PORT_MIN | fullnat::PORT_MAX => service.u16(kind, rng.word() as u16),
+                _ => service.u8(kind, [0, 1, 2, 254, rng.word() as u8][rng.below(5)]),
+            };
+        }
+    }
+    if rng.chance(2) {
+        service = mutate(rng, &service);
+    }
+    if rng.chance(3) {
+        local = mutate(rng, &local);
+    }
+    let cmd = [
+        fullnat::NEW_LADDR,
+        fullnat::NEW_LADDR,
+        fullnat::DEL_LADDR,
+        fullnat::GET_LADDR,
+        cmd::NEW_SERVICE,
+        cmd::SET_SERVICE,
+    ][rng.below(6)];
+    let attrs = Attrs::new()
+        .nest(top::SERVICE, &service)
+        .nest(fullnat::LADDR, &local);
+    (cmd, attrs)
+}
+
 fn run(cx: &Cx) -> Result<()> {
     let rig = Rig::new()?;
     let ipvs = Ipvs::open(&rig.topo.director)?;
@@ -131,7 +174,11 @@ fn run(cx: &Cx) -> Result<()> {
     let rounds = if slow() > 5.0 { 2_000 } else { 20_000 };
     let mut tally = std::collections::BTreeMap::new();
     for round in 0..rounds {
-        let (cmd, attrs) = request(&mut rng);
+        let (cmd, attrs) = if cx.peer == Peer::Rvs && rng.chance(4) {
+            local_request(&mut rng)
+        } else {
+            request(&mut rng)
+        };
         let mut payload = genl_header(cmd, 1).to_vec();
         payload.extend(&attrs.0);
         if rng.chance(10) && payload.len() > 4 {
@@ -141,7 +188,7 @@ fn run(cx: &Cx) -> Result<()> {
         if rng.chance(30) {
             payload.truncate(rng.below(payload.len() + 1));
         }
-        let dump = if rng.chance(8) || cmd == cmd::GET_DEST {
+        let dump = if rng.chance(8) || cmd == cmd::GET_DEST || cmd == fullnat::GET_LADDR {
             NLM_F_DUMP
         } else {
             0
