@@ -57,6 +57,9 @@ const STRIDES: [u32; 16] = [
     56003, 60013,
 ];
 
+/// The highest index of them: all bits are set.
+const LAST_STRIDE: usize = STRIDES.len() - 1;
+
 /// The least number of ports that are asked for on each address, and the most.
 const ATTEMPTS: (u32, u32) = (16, 256);
 /// How many ports are asked for on all addresses of a pool together, where the least number allows.
@@ -102,7 +105,7 @@ impl Probe {
         let at = (seed as u32).checked_rem(count).unwrap_or(0);
         let choice = (seed >> 32) as usize;
         let stride = (0..STRIDES.len())
-            .filter_map(|i| STRIDES.get(choice.wrapping_add(i) % STRIDES.len()))
+            .filter_map(|i| STRIDES.get(choice.wrapping_add(i) & LAST_STRIDE))
             .filter_map(|stride| stride.checked_rem(count))
             .find(|stride| coprime(*stride, count))
             .unwrap_or(1);
