@@ -235,7 +235,7 @@ impl Segment {
         b.extend(self.to.port().to_be_bytes());
         b.extend(self.seq.to_be_bytes());
         b.extend(self.ack.to_be_bytes());
-        b.push(((20 + self.options.len()) / 4 << 4) as u8);
+        b.push((((20 + self.options.len()) / 4) << 4) as u8);
         b.push(self.flags);
         b.extend([0x20, 0, 0, 0]);
         b.extend(self.urgent.to_be_bytes());

@@ -210,9 +210,11 @@ impl<'a> Skb<'a> {
     /// Whether the packet may grow by `n` bytes on a way with this MTU. Of a packet to be segmented, each segment must be
     /// able to, and gets less payload if need be.
     pub(crate) fn may_grow(&mut self, mtu: u32, n: usize) -> bool {
+        let Ok(n) = u32::try_from(n) else {
+            return false;
+        };
         // SAFETY: By the type invariant.
-        u32::try_from(n)
-            .is_ok_and(|n| unsafe { bindings::rvs_helper_skb_may_grow(self.raw.as_ptr(), mtu, n) })
+        unsafe { bindings::rvs_helper_skb_may_grow(self.raw.as_ptr(), mtu, n) }
     }
 
     /// A packet of our own with the same `head` first bytes and `data` behind them, without a route. `None` without memory.

@@ -98,7 +98,7 @@ fn translated(family: Family) -> Result<()> {
             ..Segment::new(client, vip, flags, seq, rs_isn + 1)
         }
         .options(&stamps(510 + n, 900))
-        .body(&vec![n as u8; 200]);
+        .body(&[n as u8; 200]);
         let came = one(&rig, Side::Client, &data)?;
         let want = Segment {
             from: seat,
