@@ -180,6 +180,12 @@ pub fn plan(header: &[u8], kind: u8, toa: Option<&Toa>, room: usize) -> Option<P
     if !removed {
         return None;
     }
+    blanked(header, options, kind)
+}
+
+/// The header with NOPs in place of each option of `kind`.
+#[inline(never)]
+fn blanked(header: &[u8], options: &[u8], kind: u8) -> Option<Planned> {
     let mut built = Builder::new(header)?;
     for found in Options::new(options).filter(|o| o.kind == kind) {
         let at = HEADER_LEN.checked_add(found.at)?;
@@ -193,6 +199,7 @@ pub fn plan(header: &[u8], kind: u8, toa: Option<&Toa>, room: usize) -> Option<P
 }
 
 /// The option, then all the others as they are.
+#[inline(never)]
 fn verbatim(fixed: &[u8], toa: &Toa, options: &[u8]) -> Option<Builder> {
     let mut built = Builder::new(fixed)?;
     built.add(toa.bytes())?;
@@ -201,6 +208,7 @@ fn verbatim(fixed: &[u8], toa: &Toa, options: &[u8]) -> Option<Builder> {
 }
 
 /// The option, then the others without what is between them.
+#[inline(never)]
 fn packed(
     fixed: &[u8],
     toa: &Toa,
