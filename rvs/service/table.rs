@@ -182,7 +182,11 @@ impl ServerId {
 
     /// That of a destination as it will be.
     fn of_settings(dest: &Dest, settings: &dest::Settings) -> Option<Self> {
-        Self::new(dest, settings.forwarding(), (settings.tun_type, settings.tun_port))
+        Self::new(
+            dest,
+            settings.forwarding(),
+            (settings.tun_type, settings.tun_port),
+        )
     }
 
     fn hash(&self, key: &table::Key) -> u32 {
