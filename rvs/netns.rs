@@ -40,6 +40,7 @@ use crate::{
     service::{
         self,
         pool::{
+            self,
             IfName,
             Local,
             Prefix, //
@@ -158,7 +159,7 @@ pub(crate) struct Netns {
     net: Handle,
     /// Services and real servers.
     pub(crate) services: Services,
-    trash: Trash,
+    trash: KBox<Trash>,
     conns: Once<ConnTable>,
     fullnat: Once<Arc<Realm>>,
     /// Traffic of all services: C `tot_stats`.
@@ -175,7 +176,7 @@ pub(crate) struct Netns {
     pub(crate) events: Arc<Events>,
     conn_limits: Limits,
     #[pin]
-    config: Mutex<Config>,
+    config: Mutex<KBox<Config>>,
     /// Held while tables are resized, and by walks that must not meet a service twice: C `svc_resize_sem`. Taken after
     /// the configuration, if both are.
     #[pin]
@@ -185,6 +186,14 @@ pub(crate) struct Netns {
     est_cpus: Mutex<Option<cpu::List>>,
     /// When the estimator's next period ends, in jiffies.
     est_next: U32,
+}
+
+impl Config {
+    // By itself, for the frame of who makes a namespace.
+    #[inline(never)]
+    fn new() -> Result<KBox<Self>> {
+        Ok(KBox::new(Self::default(), GFP_KERNEL)?)
+    }
 }
 
 impl Netns {
@@ -197,7 +206,7 @@ impl Netns {
         let init = try_pin_init!(Self {
             net,
             services <- Services::new(lfactor),
-            trash <- Trash::new(),
+            trash: Trash::new()?,
             conns: Once::new(),
             fullnat: Once::new(),
             totals: Stats::new()?,
@@ -208,7 +217,7 @@ impl Netns {
             defense: Defense::new(),
             events,
             conn_limits,
-            config <- new_mutex!(Config::default(), "rvs_config"),
+            config <- new_mutex!(Config::new()?, "rvs_config"),
             resizing <- new_mutex!((), "rvs_resizing"),
             est_cpus <- new_mutex!(None, "rvs_est_cpus"),
             est_next: U32::new(0),
@@ -705,9 +714,7 @@ fn locals_in_use(old: &[Arc<Local>], new: &[Arc<Local>]) -> Result<KVec<Arc<Loca
     let mut locals = KVec::with_capacity(room, GFP_KERNEL)?;
     let kept = old.iter().filter(|local| local.in_use());
     for local in Iterator::chain(kept, new) {
-        locals
-            .push_within_capacity(local.clone())
-            .map_err(|_| ENOMEM)?;
+        pool::put(&mut locals, local.clone())?;
     }
     Ok(locals)
 }

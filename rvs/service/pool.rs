@@ -190,6 +190,12 @@ impl Local {
     }
 }
 
+/// Puts an address into a list that has room for it. One function, so that the compiler sees that it cannot panic.
+#[inline(never)]
+pub(crate) fn put(list: &mut KVec<Arc<Local>>, local: Arc<Local>) -> Result {
+    list.push_within_capacity(local).map_err(|_| ENOMEM)
+}
+
 /// The local addresses of a service at one time.
 pub(crate) struct Pool {
     locals: KVec<Arc<Local>>,
@@ -411,9 +417,7 @@ impl FullNat {
         rcu::read(|g| {
             for local in self.pool(g).map_or(&[][..], Pool::locals) {
                 if without != Some(&local.prefix) {
-                    locals
-                        .push_within_capacity(local.clone())
-                        .map_err(|_| ENOMEM)?;
+                    put(&mut locals, local.clone())?;
                 }
             }
             Ok::<_, Error>(())
@@ -457,13 +461,10 @@ impl FullNat {
                 conns: U32::new(0),
                 conflicts: I64::new(0),
             };
-            new.push_within_capacity(Arc::new(local, GFP_KERNEL)?)
-                .map_err(|_| ENOMEM)?;
+            put(&mut new, Arc::new(local, GFP_KERNEL)?)?;
         }
         for local in &new {
-            locals
-                .push_within_capacity(local.clone())
-                .map_err(|_| ENOMEM)?;
+            put(&mut locals, local.clone())?;
         }
         Change::new(locals, new, KVec::new())
     }
@@ -479,8 +480,7 @@ impl FullNat {
         rcu::read(|g| {
             for local in self.pool(g).map_or(&[][..], Pool::locals) {
                 if local.prefix == *prefix {
-                    old.push_within_capacity(local.clone())
-                        .map_err(|_| ENOMEM)?;
+                    put(&mut old, local.clone())?;
                 }
             }
             Ok::<_, Error>(())
