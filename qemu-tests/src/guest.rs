@@ -369,8 +369,12 @@ impl Kmemleak {
                 .parse()
                 .ok()
         };
+        // Modules that the kernel loads when somebody first needs them stay; rvs is loaded by insmod.
+        let others_module = |o: &str| o.contains("comm \"modprobe\"") && o.contains("load_module");
         objects.retain(|o| {
-            since(o).is_none_or(|s| s >= self.since) && !KERNELS_OWN.iter().any(|f| o.contains(f))
+            since(o).is_none_or(|s| s >= self.since)
+                && !KERNELS_OWN.iter().any(|f| o.contains(f))
+                && !others_module(o)
         });
         print!("{}", objects.concat());
         println!("{LEAKS}{}", objects.len());

@@ -114,10 +114,11 @@ fn wrappers() -> Result<()> {
 
 /// keepalived's notifications call ipvsadm.
 fn keepalived(site: &mut Site) -> Result<()> {
+    // keepalived ends those that still run when it ends: nothing may be left half done.
     script(
         "/run/notify",
         "#!/bin/sh\nexec >>/run/notified 2>&1\necho \"$1\"\n/usr/sbin/ipvsadm -Ln --rate && \
-         /usr/sbin/ipvsadm -A -f 9 -s rr; /usr/sbin/ipvsadm -D -f 9 && echo fine\n",
+         /usr/sbin/ipvsadm -Z && echo fine\n",
     )?;
     let check = "TCP_CHECK {\n      connect_timeout 1\n      retry 1\n      delay_before_retry 0.1\n    }\n    \
                  notify_up \"/run/notify up\"\n    notify_down \"/run/notify down\"";
