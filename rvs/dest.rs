@@ -74,6 +74,21 @@ pub(crate) struct Settings {
     pub(crate) tun_flags: u16,
 }
 
+impl Settings {
+    /// The forwarding method, if it is one; that of FullNAT is NAT's.
+    pub(crate) fn forwarding(&self) -> Option<FwdMethod> {
+        if self.is_fullnat() {
+            return Some(FwdMethod::Masq);
+        }
+        FwdMethod::from_flags(self.method)
+    }
+
+    /// Whether connections shall be FullNAT, whether the service has a pool or not.
+    pub(crate) fn is_fullnat(&self) -> bool {
+        self.method & conn_flag::FWD_MASK == conn_flag::FULLNAT
+    }
+}
+
 /// Counts of connections.
 #[repr(C)]
 struct Load {
@@ -102,7 +117,7 @@ pub(crate) struct Dest {
     pub(crate) stats: Stats,
     /// The latest weight that was not zero: C `last_weight`.
     last_weight: I32,
-    /// The tunnel's type, and its flags above [`TUN_FLAGS_SHIFT`].
+    /// The tunnel's type, its flags above [`TUN_FLAGS_SHIFT`], and [`FULLNAT`].
     tun_type: U32,
     tun_port: U32,
     /// The service's life in which the statistics began.
@@ -114,8 +129,12 @@ pub(crate) struct Dest {
     load: Load,
 }
 
+kernel::static_assert!(size_of::<Dest>() <= 256 - size_of::<usize>());
+
 /// Where the flags are in the word that they share with the type.
 const TUN_FLAGS_SHIFT: u32 = 16;
+/// FullNAT by itself, whether its service has a pool or not; between the two.
+const FULLNAT: u32 = 1 << 8;
 
 impl Linked for Dest {
     fn link(&self) -> &Link {
@@ -175,11 +194,16 @@ impl Dest {
         self.weight.store(settings.weight);
 
         let tun_flags = u32::from(settings.tun_flags) << TUN_FLAGS_SHIFT;
+        let fullnat = if settings.is_fullnat() { FULLNAT } else { 0 };
         self.tun_type
-            .store(u32::from(settings.tun_type) | tun_flags);
+            .store(u32::from(settings.tun_type) | tun_flags | fullnat);
         self.tun_port.store(settings.tun_port.into());
 
         let mut flags = (settings.method & conn_flag::DEST_MASK) | conn_flag::INACTIVE;
+        if settings.is_fullnat() {
+            // To whoever does not know better it is NAT.
+            flags &= !conn_flag::FWD_MASK;
+        }
         if FwdMethod::from_flags(flags) != Some(FwdMethod::Masq) {
             flags |= conn_flag::NOOUTPUT;
         }
@@ -281,6 +305,12 @@ impl Dest {
     #[inline]
     pub(crate) fn is_masq(&self) -> bool {
         FwdMethod::from_flags(self.conn_flags()) == Some(FwdMethod::Masq)
+    }
+
+    /// Whether it was configured as FullNAT; [`Dest::is_masq()`], too, then.
+    #[inline]
+    pub(crate) fn is_fullnat(&self) -> bool {
+        self.tun_type.load() & FULLNAT != 0
     }
 
     /// Whether packets reach it unchanged, as the next hop.

@@ -18,6 +18,7 @@
 //! netns      what a namespace has         datapath/  hooks, and what happens to packets
 //! service    virtual services             core/      crate rvs_core: what needs no kernel
 //! dest       real servers                 kernel/    safe abstractions over C interfaces
+//! fullnat    what it has per namespace
 //! stats      counters and rates           bindings/  those C interfaces
 //! ```
 //!
@@ -36,6 +37,7 @@ mod conn;
 mod control;
 mod datapath;
 mod dest;
+mod fullnat;
 mod netns;
 #[path = "kernel/mod.rs"]
 #[allow(unsafe_code)]

@@ -19,6 +19,7 @@ use crate::{
         self,
         Dest, //
     },
+    fullnat::Realm,
     os::{
         atomic::U32,
         cpu,
@@ -38,6 +39,12 @@ use crate::{
     refusal::Refusal,
     service::{
         self,
+        pool::{
+            self,
+            IfName,
+            Local,
+            Prefix, //
+        },
         trash::Trash,
         PerFamily,
         Service,
@@ -52,6 +59,7 @@ use crate::{
 use kernel::{
     new_mutex,
     prelude::*,
+    str::CStr,
     sync::{
         Arc,
         Mutex, //
@@ -67,7 +75,10 @@ use rvs_core::{
         udp, //
     },
     table::Limits,
-    uapi::ext::event, //
+    uapi::{
+        ext::event,
+        svc_flag, //
+    }, //
 };
 
 /// How long connections last without packets, by state; in jiffies.
@@ -134,6 +145,10 @@ impl Timeouts {
 pub(crate) struct Config {
     /// The hooks of the families that have services.
     hooks: PerFamily<Option<Hooks>>,
+    /// Those of the families in which there was a local address while there were services.
+    local_hooks: PerFamily<Option<Hooks>>,
+    /// Local addresses of pools, and those that connections still have.
+    locals: KVec<Arc<Local>>,
     /// One reference for each service: the module stays as long as there are any.
     modules: KVec<module::Ref>,
 }
@@ -144,8 +159,9 @@ pub(crate) struct Netns {
     net: Handle,
     /// Services and real servers.
     pub(crate) services: Services,
-    trash: Trash,
+    trash: KBox<Trash>,
     conns: Once<ConnTable>,
+    fullnat: Once<Arc<Realm>>,
     /// Traffic of all services: C `tot_stats`.
     pub(crate) totals: Stats,
     watched_dests: Watch<Dest>,
@@ -160,7 +176,7 @@ pub(crate) struct Netns {
     pub(crate) events: Arc<Events>,
     conn_limits: Limits,
     #[pin]
-    config: Mutex<Config>,
+    config: Mutex<KBox<Config>>,
     /// Held while tables are resized, and by walks that must not meet a service twice: C `svc_resize_sem`. Taken after
     /// the configuration, if both are.
     #[pin]
@@ -170,6 +186,14 @@ pub(crate) struct Netns {
     est_cpus: Mutex<Option<cpu::List>>,
     /// When the estimator's next period ends, in jiffies.
     est_next: U32,
+}
+
+impl Config {
+    // By itself, for the frame of who makes a namespace.
+    #[inline(never)]
+    fn new() -> Result<KBox<Self>> {
+        Ok(KBox::new(Self::default(), GFP_KERNEL)?)
+    }
 }
 
 impl Netns {
@@ -182,8 +206,9 @@ impl Netns {
         let init = try_pin_init!(Self {
             net,
             services <- Services::new(lfactor),
-            trash <- Trash::new(),
+            trash: Trash::new()?,
             conns: Once::new(),
+            fullnat: Once::new(),
             totals: Stats::new()?,
             watched_dests: Watch::new(),
             watched_services: Watch::new(),
@@ -192,7 +217,7 @@ impl Netns {
             defense: Defense::new(),
             events,
             conn_limits,
-            config <- new_mutex!(Config::default(), "rvs_config"),
+            config <- new_mutex!(Config::new()?, "rvs_config"),
             resizing <- new_mutex!((), "rvs_resizing"),
             est_cpus <- new_mutex!(None, "rvs_est_cpus"),
             est_next: U32::new(0),
@@ -215,6 +240,12 @@ impl Netns {
     #[inline(always)]
     pub(crate) fn conns(&self) -> Option<&ConnTable> {
         self.conns.get()
+    }
+
+    /// FullNAT; `None` before the first local address.
+    #[inline(always)]
+    pub(crate) fn fullnat(&self) -> Option<&Arc<Realm>> {
+        self.fullnat.get()
     }
 
     /// Buckets of the connection table, 0 before the first service: `get_conn_tab_size()`.
@@ -285,7 +316,7 @@ impl Netns {
             Some(_) => None,
             None => Some(KBox::new(
                 ConnTable::new(
-                    self.net.again(),
+                    &self.net,
                     self.conn_limits,
                     self.sysctl.conn_lfactor(),
                     self.sysctl.conn_counters(),
@@ -350,10 +381,105 @@ impl Netns {
         rcu::read(|g| service.each_dest(g, |dest| self.retire(dest)));
         service.retire();
         self.trash.put_service(service);
+        self.refresh_locals(config, family);
         if self.services.count(family) == 0 {
             *config.hooks.get_mut(family) = None;
+            *config.local_hooks.get_mut(family) = None;
         }
         drop(config.modules.pop());
+    }
+
+    /// Adds local addresses to a service's pool, for one interface or (without a name) for any.
+    #[inline(never)]
+    pub(crate) fn add_local(
+        self: &Arc<Self>,
+        config: &mut Config,
+        service: &Service,
+        prefix: &Prefix,
+        ifname: IfName,
+    ) -> Result<(), Refusal> {
+        if service.flags() & svc_flag::ONEPACKET != 0 {
+            return Err(Refusal::new(
+                EINVAL,
+                c"one-packet scheduling and FullNAT exclude each other",
+            ));
+        }
+        let ifindex = if ifname[0] == 0 {
+            0
+        } else {
+            let name = CStr::from_bytes_until_nul(&ifname)
+                .map_err(|_| Refusal::new(EINVAL, c"the interface's name is too long"))?;
+            match self.net.ifindex(name) {
+                0 => return Err(Refusal::new(ENODEV, c"no such interface")),
+                index => index,
+            }
+        };
+        let realm = match self.fullnat() {
+            Some(realm) => realm.clone(),
+            None => {
+                let realm = Realm::new(&self.net)?;
+                // Only with the configuration locked.
+                self.fullnat.set(KBox::new(realm.clone(), GFP_KERNEL)?);
+                realm
+            }
+        };
+        let family = prefix.family;
+        let change = service
+            .fullnat
+            .prepare_add(&realm, prefix, ifname, ifindex)?;
+        if config.local_hooks.get(family).is_none() {
+            let hooks = Hooks::register_local(self, family).map_err(|err| {
+                Refusal::new(err, c"the family's netfilter hook cannot be registered")
+            })?;
+            *config.local_hooks.get_mut(family) = Some(hooks);
+        }
+        let locals = locals_in_use(&config.locals, &change.added)?;
+        realm.set_locals(family, &locals)?;
+
+        // Nothing fails from here on.
+        config.locals = locals;
+        service.fullnat.publish(change);
+        Ok(())
+    }
+
+    /// Removes local addresses from a service's pool, as they were added. Connections keep them.
+    #[inline(never)]
+    pub(crate) fn remove_local(
+        &self,
+        config: &mut Config,
+        service: &Service,
+        prefix: &Prefix,
+    ) -> Result<(), Refusal> {
+        let change = service.fullnat.prepare_remove(prefix)?;
+        service.fullnat.publish(change);
+        self.refresh_locals(config, prefix.family);
+        Ok(())
+    }
+
+    /// Forgets local addresses that nobody has any more. Without memory they stay a bit.
+    fn refresh_locals(&self, config: &mut Config, family: Family) {
+        let Some(realm) = self.fullnat() else {
+            return;
+        };
+        if let Ok(locals) = locals_in_use(&config.locals, &[]) {
+            if locals.len() != config.locals.len() && realm.set_locals(family, &locals).is_ok() {
+                config.locals = locals;
+            }
+        }
+    }
+
+    /// Refuses what a destination cannot be in this service. Sleeps.
+    fn check_method(service: &Service, settings: &dest::Settings) -> Result<(), Refusal> {
+        if !settings.is_fullnat() {
+            return Ok(());
+        }
+        if service.flags() & svc_flag::ONEPACKET != 0 {
+            return Err(Refusal::new(
+                EINVAL,
+                c"one-packet scheduling and FullNAT exclude each other",
+            ));
+        }
+        Ok(service.fullnat.prepare()?)
     }
 
     /// Removes all services: `ip_vs_flush()`.
@@ -379,6 +505,7 @@ impl Netns {
         id: &dest::Id,
         settings: &dest::Settings,
     ) -> Result<(), Refusal> {
+        Self::check_method(service, settings)?;
         let dest = match self.trash.find(service, id) {
             Some(dest) => dest,
             None => {
@@ -435,6 +562,7 @@ impl Netns {
         (index, dest): (usize, Arc<Dest>),
         settings: &dest::Settings,
     ) -> Result<(), Refusal> {
+        Self::check_method(service, settings)?;
         let server = if self.services.moves_server(&dest, settings) {
             Some(self.services.prepare_server(&dest, settings)?)
         } else {
@@ -562,9 +690,14 @@ impl Netns {
         self.configure(|config| {
             *config.hooks.get_mut(Family::V4) = None;
             *config.hooks.get_mut(Family::V6) = None;
+            *config.local_hooks.get_mut(Family::V4) = None;
+            *config.local_hooks.get_mut(Family::V6) = None;
         });
         if let Some(conns) = self.conns() {
             conns.close();
+        }
+        if let Some(realm) = self.fullnat() {
+            realm.close();
         }
     }
 
@@ -573,6 +706,17 @@ impl Netns {
             .enable_v6_defrag()
             .map_err(|err| Refusal::new(err, c"IPv6 defragmentation cannot be enabled"))
     }
+}
+
+/// Those of `old` that are in a pool or in use, and `new` ones. Sleeps.
+fn locals_in_use(old: &[Arc<Local>], new: &[Arc<Local>]) -> Result<KVec<Arc<Local>>> {
+    let room = old.len().checked_add(new.len()).ok_or(ENOMEM)?;
+    let mut locals = KVec::with_capacity(room, GFP_KERNEL)?;
+    let kept = old.iter().filter(|local| local.in_use());
+    for local in Iterator::chain(kept, new) {
+        pool::put(&mut locals, local.clone())?;
+    }
+    Ok(locals)
 }
 
 /// Whether an `AF_` number is that of a family that can be balanced here: `ip_vs_is_af_valid()`.

@@ -9,6 +9,7 @@ pub(crate) mod extras;
 mod flow;
 pub(crate) mod lblc;
 mod memory;
+pub(crate) mod pool;
 mod table;
 pub(crate) mod trash;
 
@@ -256,6 +257,8 @@ pub(crate) struct Service {
     life: U32,
     /// How many of its destinations are in the trash.
     in_trash: U32,
+    /// Local addresses and what belongs to them.
+    pub(crate) fullnat: pool::FullNat,
     /// Traffic.
     pub(crate) stats: Stats,
 }
@@ -293,6 +296,7 @@ impl Service {
             memory: SpinBh::new(memory, c_str!("rvs_sched"), static_lock_class!()),
             life: U32::new(0),
             in_trash: U32::new(0),
+            fullnat: pool::FullNat::new(),
             stats: Stats::new()?,
         }? Error);
         Arc::try_init(init, GFP_KERNEL)
@@ -400,12 +404,27 @@ impl Service {
 
     /// Takes over settings; nothing changes on failure. C `ip_vs_edit_service()`. May sleep.
     pub(crate) fn configure(&self, settings: &Settings) -> Result<(), Refusal> {
+        if settings.flags & svc_flag::ONEPACKET != 0 && self.has_fullnat() {
+            return Err(Refusal::new(
+                EINVAL,
+                c"one-packet scheduling and FullNAT exclude each other",
+            ));
+        }
         let old = rcu::read(|g| self.backends(g).map(Backends::scheduler));
         if old.is_some_and(|kind| kind != settings.scheduler) {
             self.change_scheduler(settings.scheduler)?;
         }
         self.store(settings);
         Ok(())
+    }
+
+    /// Whether it has a pool, or a destination that is FullNAT by itself.
+    fn has_fullnat(&self) -> bool {
+        rcu::read(|g| {
+            let mut any = self.fullnat.pool(g).is_some();
+            self.each_dest(g, |dest| any |= dest.is_fullnat());
+            any
+        })
     }
 
     fn store(&self, settings: &Settings) {
@@ -577,6 +596,7 @@ impl Service {
 
     /// Lets all destinations go: the service is going. Breaks the circle of references between them.
     pub(crate) fn retire(&self) {
+        self.fullnat.retire();
         let old = {
             let mut memory = self.memory.lock();
             self.backends.clear();

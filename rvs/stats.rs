@@ -174,8 +174,10 @@ impl<T: Estimated> Watch<T> {
     /// watched may be counted a moment later.
     pub(crate) fn step(&self, mut f: impl FnMut(&T)) -> bool {
         let mut any = false;
-        for (n, one) in self.0.take().enumerate() {
-            if n % BATCH == BATCH - 1 {
+        let mut n: usize = 0;
+        for one in self.0.take() {
+            n = n.wrapping_add(1);
+            if n % BATCH == 0 {
                 time::yield_cpu();
             }
             let stats = one.stats();

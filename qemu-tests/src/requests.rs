@@ -2,6 +2,7 @@
 
 //! Netlink requests by the thousand: right, at the limits and wrong, all of one seed.
 
+use crate::fullnat;
 use crate::genl::{genl_header, parse, Attrs, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use crate::ipvs::{cmd, dest, dest_full, for_dest, svc, svc_full, top};
 use crate::pkt::{TCP, UDP};
@@ -32,8 +33,18 @@ impl Request {
         };
         if rng.chance(100) {
             // Of the daemons' commands only what does not start any.
-            command = any(rng, &[0, 14, 18, 63, 255]);
+            command = any(rng, &[0, 14, 21, 63, 255]);
         }
+        Self::of(rng, well_formed, command, &attrs)
+    }
+
+    /// As [`Request::any`] without edges, but about FullNAT, which C has not.
+    pub fn local(rng: &mut Rng) -> Self {
+        let (command, attrs) = local_request(rng);
+        Self::of(rng, false, command, &attrs)
+    }
+
+    fn of(rng: &mut Rng, well_formed: bool, command: u8, attrs: &Attrs) -> Self {
         let version = if rng.chance(20) { rng.word() as u8 } else { 1 };
         let mut payload = genl_header(command, version).to_vec();
         payload.extend(&attrs.0);
@@ -44,7 +55,7 @@ impl Request {
         if !well_formed && rng.chance(30) {
             payload.truncate(rng.below(payload.len() + 1));
         }
-        let wants_dump = [cmd::GET_DEST, cmd::GET_DAEMON].contains(&command);
+        let wants_dump = [cmd::GET_DEST, cmd::GET_DAEMON, fullnat::GET_LADDR].contains(&command);
         let dump = if rng.chance(8) || wants_dump {
             NLM_F_DUMP
         } else {
@@ -181,6 +192,48 @@ fn almost_right(rng: &mut Rng) -> (u8, Attrs) {
         attrs = mutate(rng, &attrs);
     }
     (if rng.chance(400) { cmd::FLUSH } else { cmd }, attrs)
+}
+
+/// As [`almost_right`], about local addresses and what belongs to them.
+fn local_request(rng: &mut Rng) -> (u8, Attrs) {
+    let family = Family::BOTH[rng.below(2)];
+    let proto = [TCP, UDP][rng.below(2)];
+    let vip = at(family.vip(), 1000 + rng.below(6) as u16);
+    let whole: u8 = if family == Family::V4 { 32 } else { 128 };
+    let mut local = fullnat::laddr(fullnat::local(family, 64 * rng.below(4) as u16));
+    if rng.chance(2) {
+        local = local.u8(fullnat::PREFIX_LEN, whole - rng.below(12) as u8);
+    }
+    if rng.chance(3) {
+        local = local.text(fullnat::IFNAME, ["s1", "lo", "nobody"][rng.below(3)]);
+    }
+    let mut service = svc_full(proto, vip, "rr");
+    for kind in fullnat::TOA_KIND..=fullnat::PORT_MAX {
+        if rng.chance(4) {
+            service = match kind {
+                fullnat::PORT_MIN | fullnat::PORT_MAX => service.u16(kind, rng.word() as u16),
+                _ => service.u8(kind, [0, 1, 2, 254, rng.word() as u8][rng.below(5)]),
+            };
+        }
+    }
+    if rng.chance(2) {
+        service = mutate(rng, &service);
+    }
+    if rng.chance(3) {
+        local = mutate(rng, &local);
+    }
+    let cmd = [
+        fullnat::NEW_LADDR,
+        fullnat::NEW_LADDR,
+        fullnat::DEL_LADDR,
+        fullnat::GET_LADDR,
+        cmd::NEW_SERVICE,
+        cmd::SET_SERVICE,
+    ][rng.below(6)];
+    let attrs = Attrs::new()
+        .nest(top::SERVICE, &service)
+        .nest(fullnat::LADDR, &local);
+    (cmd, attrs)
 }
 
 /// Addresses of all kinds, in 16 bytes.

@@ -144,6 +144,23 @@ int rvs_helper_ct_confirm(struct sk_buff *skb);
 void rvs_helper_ct_kill(struct net *net, bool v6, u8 proto, const u32 *caddr, __be16 cport, const u32 *vaddr,
 			__be16 vport);
 
+/* ---- shim_fullnat.c ---- */
+
+u64 rvs_helper_now_ns(void);
+u32 rvs_helper_ifindex(struct net *net, const char *name);
+u32 rvs_helper_dst_ifindex(const struct dst_entry *dst);
+void rvs_helper_skb_notrack(struct sk_buff *skb);
+struct dst_entry *rvs_helper_route_from4(struct net *net, __be32 saddr, __be32 daddr, u32 mark);
+struct dst_entry *rvs_helper_route_from6(struct net *net, const u32 *saddr, const u32 *daddr, u32 mark);
+bool rvs_helper_port_reserved(const struct net *net, u16 port);
+bool rvs_helper_port_used4(struct net *net, u8 proto, __be32 raddr, __be16 rport, __be32 laddr, u16 lport);
+bool rvs_helper_port_used6(struct net *net, u8 proto, const u32 *raddr, __be16 rport, const u32 *laddr, u16 lport);
+void rvs_helper_tcp_reset(struct net *net, bool v6, const u32 *saddr, const u32 *daddr, __be16 sport, __be16 dport, u32 seq,
+			  u32 ack);
+struct sk_buff *rvs_helper_skb_like(const struct sk_buff *skb, u32 head, const u8 *data, u32 len);
+bool rvs_helper_skb_gap(struct sk_buff *skb, u32 at, u32 n);
+bool rvs_helper_skb_may_grow(struct sk_buff *skb, u32 mtu, u32 n);
+
 /* ---- shim_ctl.c ---- */
 
 struct cpumask;

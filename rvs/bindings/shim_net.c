@@ -489,7 +489,9 @@ int rvs_helper_reroute(struct sk_buff *skb, struct net *net, bool v6)
 
 int rvs_helper_defrag4(struct sk_buff *skb, struct net *net, u32 hook)
 {
-	u32 user = hook == NF_INET_LOCAL_IN ? IP_DEFRAG_VS_IN : hook == NF_INET_FORWARD ? IP_DEFRAG_VS_FWD : IP_DEFRAG_VS_OUT;
+	u32 user = hook == NF_INET_FORWARD	 ? IP_DEFRAG_VS_FWD
+		   : hook == NF_INET_LOCAL_OUT ? IP_DEFRAG_VS_OUT
+					       : IP_DEFRAG_VS_IN;
 	int err;
 
 	local_bh_disable();

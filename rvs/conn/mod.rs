@@ -8,10 +8,15 @@
 
 mod account;
 pub(crate) mod defense;
+mod fullnat;
 mod shown;
 mod tuple;
 
 pub(crate) use {
+    fullnat::{
+        FullNat,
+        Seat, //
+    },
     shown::Shown,
     tuple::Tuple, //
 };
@@ -28,7 +33,10 @@ use crate::{
             U32, //
         },
         conntrack,
-        net::Handle,
+        net::{
+            Handle,
+            WhileOpen, //
+        },
         rcu::Held,
         slab,
         table::{
@@ -103,10 +111,12 @@ const DEFERRED: u32 = DEFERRED_SECS.wrapping_mul(HZ);
 
 /// What only some connections need.
 struct Extension {
-    /// Client, virtual and destination address of an IPv6 connection.
+    /// Client, virtual and destination address.
     caddr: Addr,
     vaddr: Addr,
     daddr: Addr,
+    /// That of FullNAT.
+    fullnat: Option<KBox<FullNat>>,
 }
 
 /// A connection: what the client, the virtual service and the real server are to each other.
@@ -115,8 +125,8 @@ struct Extension {
 ///
 /// # Invariants
 ///
-/// `extension` is there exactly if the connection is IPv6; the short addresses are zero then. `kind` is the
-/// [`Tuple::kind()`] of what finds it.
+/// `extension` is there exactly if the connection is IPv6 (the short addresses are zero then) or FullNAT. `kind` is the
+/// [`Tuple::kind()`] of what finds it. `rport` is where replies go: the client's port, or with FullNAT the local one.
 #[repr(C)]
 pub(crate) struct Conn {
     caddr: u32,
@@ -125,6 +135,7 @@ pub(crate) struct Conn {
     cport: Be16,
     vport: Be16,
     dport: Be16,
+    rport: Be16,
     proto: u8,
     kind: u8,
     extension: Option<KBox<Extension>>,
@@ -191,6 +202,7 @@ impl Conn {
                     caddr: flow.src,
                     vaddr: flow.dst,
                     daddr,
+                    fullnat: None,
                 },
                 GFP_ATOMIC | __GFP_NOWARN,
             )?)
@@ -206,7 +218,7 @@ impl Conn {
         if flow.template || flow.proto != IPPROTO_UDP {
             flags &= !conn_flag::ONE_PACKET;
         }
-        // INVARIANT: The extension is made for IPv6 only.
+        // INVARIANT: The extension is made for IPv6; FullNAT comes later.
         Ok(Self {
             caddr: short(&flow.src),
             vaddr: short(&flow.dst),
@@ -214,6 +226,7 @@ impl Conn {
             cport: flow.sport,
             vport: flow.dport,
             dport: param.dport,
+            rport: flow.sport,
             proto: flow.proto,
             kind: flow.kind(),
             extension,
@@ -228,9 +241,14 @@ impl Conn {
         })
     }
 
+    #[inline(always)]
+    fn is_v6(&self) -> bool {
+        Tuple::is_v6_kind(self.kind)
+    }
+
     /// The address family of the client's side.
     pub(crate) fn family(&self) -> Family {
-        if self.extension.is_some() {
+        if self.is_v6() {
             Family::V6
         } else {
             Family::V4
@@ -443,6 +461,15 @@ impl Conn {
         self.children.load() != 0
     }
 
+    /// When the end of a connection that controls others comes instead of now.
+    fn put_off(&self, now: u32) -> Option<u32> {
+        // As in C the connection keeps the shorter timeout.
+        self.has_children().then(|| {
+            self.timeout.store(DEFERRED);
+            now.wrapping_add(DEFERRED)
+        })
+    }
+
     /// Counts a packet from the client; of a one-packet connection, where it belongs to a template.
     #[inline(always)]
     pub(crate) fn count_packet(&self) {
@@ -510,7 +537,7 @@ impl Conn {
 
     #[inline(always)]
     fn is_reply(&self, t: &Tuple) -> bool {
-        if self.proto != t.proto || self.cport != t.dport || self.kind != t.kind() {
+        if self.proto != t.proto || self.rport != t.dport || self.kind != t.kind() {
             return false;
         }
         if !self.is_masq() {
@@ -527,6 +554,9 @@ impl Conn {
 
     /// A real server that gets packets unchanged answers as the virtual service.
     fn is_direct_reply(&self, t: &Tuple) -> bool {
+        if self.is_fullnat() {
+            return self.is_local_reply(t);
+        }
         self.vport == t.sport && self.vaddr() == t.src && self.caddr() == t.dst
     }
 
@@ -537,24 +567,28 @@ impl Conn {
             sport: self.cport,
             dport: self.vport,
             proto: self.proto,
-            v6: self.extension.is_some(),
+            v6: self.is_v6(),
             template: self.is_template(),
         }
     }
 
     fn reply(&self) -> Tuple {
-        let (src, sport) = if self.is_masq() {
+        let (src, sport) = if self.is_masq() || self.is_fullnat() {
             (self.daddr(), self.dport)
         } else {
             (self.vaddr(), self.vport)
         };
+        let dst = match self.fullnat() {
+            Some(full) => *full.addr(),
+            None => self.caddr(),
+        };
         Tuple {
             src,
-            dst: self.caddr(),
+            dst,
             sport,
-            dport: self.cport,
+            dport: self.rport,
             proto: self.proto,
-            v6: self.extension.is_some(),
+            v6: self.is_v6(),
             template: self.is_template(),
         }
     }
@@ -562,10 +596,9 @@ impl Conn {
 
 /// What a table has for its connections.
 pub(crate) struct Home {
-    net: Handle,
+    /// When the namespace goes its conntrack entries go without our help.
+    net: WhileOpen,
     events: Arc<Events>,
-    /// The namespace goes: its conntrack entries go without our help.
-    closed: Bool,
 }
 
 impl Entry for Conn {
@@ -592,11 +625,11 @@ impl Entry for Conn {
     }
 
     fn postpone(&self, now: u32) -> Option<u32> {
-        // As in C the connection keeps the shorter timeout.
-        self.has_children().then(|| {
-            self.timeout.store(DEFERRED);
-            now.wrapping_add(DEFERRED)
-        })
+        let later = self.put_off(now);
+        if let (None, Some(full)) = (later, self.fullnat()) {
+            full.set_expired();
+        }
+        later
     }
 
     fn enters(&self, home: &Home) {
@@ -609,11 +642,14 @@ impl Entry for Conn {
 
     fn left(&self, home: &Home) {
         // A template has no flow, as a connection without its client's port has not.
-        if self.is_tracked() && self.cport != 0 && !home.closed.load() {
+        if !self.is_tracked() || self.cport == 0 {
+            return;
+        }
+        if let Some(net) = home.net.get() {
             conntrack::kill(
-                &home.net,
+                net,
                 &conntrack::Flow {
-                    v6: self.extension.is_some(),
+                    v6: self.is_v6(),
                     proto: self.proto,
                     src: self.caddr().0,
                     sport: self.cport,
@@ -635,6 +671,9 @@ impl Entry for Conn {
                 dest.conn_unbound(self.flags() & conn_flag::INACTIVE == 0);
             }
         }
+        if let Some(full) = self.fullnat() {
+            full.ended(self);
+        }
     }
 }
 
@@ -645,6 +684,8 @@ pub(crate) enum NoConn {
     Limit,
     /// No memory.
     Memory,
+    /// No local port.
+    Exhausted,
 }
 
 /// The connections of a network namespace.
@@ -663,7 +704,7 @@ impl ConnTable {
     /// Makes a table of the least size, whose changes `events` is told. `lfactor` is `conn_lfactor`, `counting`
     /// `rvs_conn_counters`. May sleep.
     pub(crate) fn new(
-        net: Handle,
+        net: &Handle,
         limits: Limits,
         lfactor: i32,
         counting: bool,
@@ -671,9 +712,8 @@ impl ConnTable {
     ) -> Result<Self> {
         const BITS: u32 = sizing::CONN_MIN_BITS;
         let home = Home {
-            net,
+            net: WhileOpen::new(net),
             events,
-            closed: Bool::new(false),
         };
         Ok(Self {
             table: Table::new(BITS, BITS, true, home)?,
@@ -763,6 +803,8 @@ impl ConnTable {
             }) {
                 Inserted::New(conn) => Created::New(conn),
                 Inserted::Exists(conn) => Created::Exists(conn),
+                // What asks for no unique node is never told so.
+                Inserted::Taken => return Err(NoConn::Memory),
             },
         )
     }
@@ -798,7 +840,7 @@ impl ConnTable {
     /// Ends a connection now, unless it controls others: C `ip_vs_conn_expire_now()`.
     #[cold]
     pub(crate) fn end(&self, conn: Ref<'_, Conn>, g: &Held) {
-        match conn.postpone(time::jiffies()) {
+        match conn.put_off(time::jiffies()) {
             Some(later) => conn.defer(later),
             None => {
                 self.table.remove(conn, g);
@@ -812,7 +854,7 @@ impl ConnTable {
         let mut at = conn;
         // A data connection, its control connection, the template of that: there is no longer chain.
         for _ in 0..3 {
-            if let Some(later) = at.postpone(time::jiffies()) {
+            if let Some(later) = at.put_off(time::jiffies()) {
                 return at.defer(later);
             }
             if !self.table.remove(at, g) {
@@ -891,7 +933,7 @@ impl ConnTable {
 
     /// The namespace goes: connections that end leave netfilter's entries alone.
     pub(crate) fn close(&self) {
-        self.table.home().closed.store(true);
+        self.table.home().net.close();
     }
 
     /// Ends all connections. Sleeps. C: `ip_vs_conn_flush()`.

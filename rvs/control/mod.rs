@@ -155,20 +155,19 @@ impl PerNet for Control {
     fn init(net: Handle) -> Result<KBox<Self>> {
         let netns = Netns::new(net, conn_limits())?;
         let sizer = Arc::new(job(&netns, fit)?, GFP_KERNEL)?;
-        Ok(KBox::new(
-            Self {
-                _proc: proc::Files::new(&netns)?,
-                _sysctl: sysctl::Files::new(&netns, &sizer)?,
-                estimator: job(&netns, estimate)?,
-                keeper: job(&netns, keep)?,
-                reaper: job(&netns, reap)?,
-                sweeper: job(&netns, sweep)?,
-                clearer: job(&netns, clear)?,
-                sizer,
-                netns: Contents(netns),
-            },
-            GFP_KERNEL,
-        )?)
+        // Written where it stays: it is large for a stack.
+        let init = try_init!(Self {
+            _proc: proc::Files::new(&netns)?,
+            _sysctl: sysctl::Files::new(&netns, &sizer)?,
+            estimator: job(&netns, estimate)?,
+            keeper: job(&netns, keep)?,
+            reaper: job(&netns, reap)?,
+            sweeper: job(&netns, sweep)?,
+            clearer: job(&netns, clear)?,
+            sizer,
+            netns: Contents(netns),
+        }? Error);
+        KBox::try_init(init, GFP_KERNEL)
     }
 
     fn pre_exit(&self) {

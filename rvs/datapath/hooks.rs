@@ -3,6 +3,7 @@
 //! The six hooks of a family, as the C module has them (`ip_vs_ops4`, `ip_vs_ops6`).
 
 use super::{
+    fullnat,
     icmp,
     input,
     output,
@@ -81,6 +82,21 @@ impl Hooks {
         };
         Ok(Self(hooks?))
     }
+
+    /// Registers the hook of a family that replies to local addresses need. May sleep.
+    pub(crate) fn register_local(netns: &Arc<Netns>, family: Family) -> Result<Self> {
+        let hooks = match family {
+            Family::V4 => {
+                let specs = [Spec::new::<LocalReply<false>>(Point::PreRouting, -201)];
+                netfilter::Hooks::new(netns.handle(), false, &specs, netns.clone())
+            }
+            Family::V6 => {
+                let specs = [Spec::new::<LocalReply<true>>(Point::PreRouting, -201)];
+                netfilter::Hooks::new(netns.handle(), true, &specs, netns.clone())
+            }
+        };
+        Ok(Self(hooks?))
+    }
 }
 
 impl Ctx<'_> {
@@ -133,6 +149,9 @@ struct ForwardReply<const V6: bool>;
 
 /// ICMP errors on their way to addresses that are not this host's: `ip_vs_forward_icmp()`.
 struct ForwardIcmp<const V6: bool>;
+
+/// Replies of real servers to local addresses of FullNAT, before connection tracking (-200).
+struct LocalReply<const V6: bool>;
 
 /// Whether packets with these facts are none of ours at any hook.
 #[inline(always)]
@@ -323,4 +342,57 @@ impl<const V6: bool> Hook<Netns> for ForwardIcmp<V6> {
         }
         icmp::forwarded_request::<V6>(&ctx, skb, &iph)
     }
+}
+
+impl<const V6: bool> Hook<Netns> for LocalReply<V6> {
+    #[inline(always)]
+    fn run<'a>(netns: &Netns, skb: Skb<'a>, net: &Net, g: &Held) -> Verdict<'a> {
+        let Some(realm) = netns.fullnat() else {
+            return Verdict::Accept(skb);
+        };
+        let ours = if V6 {
+            skb.read::<16>(24)
+                .is_some_and(|addr| realm.has_v6(&addr, g))
+        } else {
+            skb.read::<4>(16)
+                .is_some_and(|addr| realm.has_v4(u32::from_ne_bytes(addr), g))
+        };
+        if !ours {
+            return Verdict::Accept(skb);
+        }
+        let ctx = Ctx {
+            netns,
+            net,
+            point: Point::PreRouting,
+            g,
+        };
+        arrived::<V6>(&ctx, skb)
+    }
+}
+
+/// Deals with a packet to a local address.
+#[inline(never)]
+fn arrived<'a, const V6: bool>(ctx: &Ctx<'_>, mut skb: Skb<'a>) -> Verdict<'a> {
+    let facts = skb.facts();
+    if facts.seen() || !facts.to_host() {
+        return Verdict::Accept(skb);
+    }
+    let Some(mut iph) = packet::parse::<V6>(&skb, 0) else {
+        return Verdict::Accept(skb);
+    };
+    let is_icmp = iph.proto == icmp_proto::<V6>();
+    if !is_icmp && !is_known(iph.proto) {
+        return Verdict::Accept(skb);
+    }
+    if !V6 && iph.fragment && (is_icmp || wants_defrag(iph.proto)) {
+        match gather(ctx, &mut skb) {
+            Gathered::Whole(whole) => iph = whole,
+            Gathered::Gone => return Verdict::Stolen,
+            Gathered::Bad => return Verdict::Accept(skb),
+        }
+    }
+    if is_icmp {
+        return icmp::arrived::<V6>(ctx, skb, &iph);
+    }
+    fullnat::arrived::<V6>(ctx, skb, &iph, facts)
 }

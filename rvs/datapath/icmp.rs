@@ -7,6 +7,7 @@
 //! about a reply embeds it as the client got it and concerns the real server (*request direction*).
 
 use super::{
+    fullnat,
     hooks::{
         icmp_proto,
         Ctx, //
@@ -31,6 +32,7 @@ use crate::{
         Conn,
         ConnTable,
         Created,
+        FullNat,
         Tuple,
         Way, //
     },
@@ -42,6 +44,7 @@ use crate::{
         skb::Skb,
         table::Ref, //
     },
+    service::pool::option_room,
 };
 use rvs_core::{
     addr::{
@@ -58,6 +61,7 @@ use rvs_core::{
         has_ports,
         is_known,
         wants_defrag,
+        IPPROTO_TCP,
         IPPROTO_UDP, //
     },
     uapi::{
@@ -389,6 +393,158 @@ fn relay(
     true
 }
 
+/// Deals with an ICMP message to a local address of FullNAT, which has no route yet.
+#[cold]
+#[inline(never)]
+pub(super) fn arrived<'a, const V6: bool>(ctx: &Ctx<'_>, skb: Skb<'a>, iph: &Iph) -> Verdict<'a> {
+    // What is broken is dropped by who sees it next.
+    let Kind::Error(tuple, inner) = classify::<V6>(&skb, iph) else {
+        return Verdict::Accept(skb);
+    };
+    match ctx
+        .netns
+        .conns()
+        .and_then(|conns| conns.find_reply(&tuple, ctx.g))
+    {
+        Some(conn) if conn.is_fullnat() => fullnat_to_client::<V6>(ctx, skb, iph, &inner, conn),
+        _ => Verdict::Accept(skb),
+    }
+}
+
+/// What of an error's both addresses, outside and inside, is replaced.
+struct BothEnds {
+    src: (Addr, Be16),
+    dst: (Addr, Be16),
+}
+
+/// Rewrites both ends of an error, outside and inside.
+fn rewrite_both<const V6: bool>(
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    inner: &Iph,
+    to: &BothEnds,
+    age: bool,
+) -> bool {
+    let (addr, port) = to.dst;
+    if !rewrite::<V6>(skb, iph, inner, Side::Dst, &addr, port, age) {
+        return false;
+    }
+    let iph = Iph { dst: addr, ..*iph };
+    let (addr, port) = to.src;
+    rewrite::<V6>(skb, &iph, inner, Side::Src, &addr, port, false)
+}
+
+/// Translates what an error embeds of the client's TCP numbers, and takes from the MTU that it names what packets grow by.
+fn translate_embedded<const V6: bool>(
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    inner: &Iph,
+    full: &FullNat,
+) -> Option<()> {
+    const SEQ: usize = 4;
+
+    let family = if V6 { Family::V6 } else { Family::V4 };
+    let grown = option_room(full.carry, family);
+    if grown != 0 {
+        let at = iph.l4;
+        let bytes = skb.writable(at.checked_add(HEADER)?)?.get_mut(at..)?;
+        match bytes {
+            [2, _, _, _, mtu @ ..] if V6 => {
+                let mtu: &mut [u8; 4] = mtu.first_chunk_mut()?;
+                let less = u32::from_be_bytes(*mtu).saturating_sub(grown.into());
+                *mtu = less.max(1280).to_be_bytes();
+            }
+            [3, 4, _, _, _, _, mtu @ ..] if !V6 => {
+                let mtu: &mut [u8; 2] = mtu.first_chunk_mut()?;
+                *mtu = u16::from_be_bytes(*mtu).saturating_sub(grown).to_be_bytes();
+            }
+            _ => {}
+        }
+    }
+    if inner.proto == IPPROTO_TCP && !inner.later_fragment {
+        let at = inner.l4.checked_add(SEQ)?;
+        // Not everybody embeds as much.
+        if let Some(seq) = skb
+            .writable(at.checked_add(4)?)
+            .and_then(|bytes| bytes.get_mut(at..)?.first_chunk_mut::<4>())
+        {
+            *seq = full.space.to_client(u32::from_be_bytes(*seq)).to_be_bytes();
+        }
+    }
+    Some(())
+}
+
+/// An error about a FullNAT request, for the client: nothing in it speaks of local addresses or real servers.
+#[inline(never)]
+fn fullnat_to_client<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    mut skb: Skb<'a>,
+    iph: &Iph,
+    inner: &Iph,
+    conn: Ref<'_, Conn>,
+) -> Verdict<'a> {
+    let family = if V6 { Family::V6 } else { Family::V4 };
+    let Some(full) = conn.get().fullnat() else {
+        return Verdict::Drop(skb);
+    };
+    let ends = BothEnds {
+        src: (conn.vaddr(), conn.vport()),
+        dst: (conn.caddr(), conn.cport()),
+    };
+    let [ttl] = skb.read::<1>(if V6 { 7 } else { 8 }).unwrap_or([0]);
+    let forwarded = ctx.point != Point::LocalOut;
+    if (forwarded && ttl <= 1)
+        || !skb.csum_ok(iph.l4 as u32, icmp_proto::<V6>(), family.af())
+        || fullnat::way_back(ctx, &mut skb, conn, V6).is_none()
+        || translate_embedded::<V6>(&mut skb, iph, inner, full).is_none()
+        || !rewrite_both::<V6>(&mut skb, iph, inner, &ends, forwarded)
+    {
+        skb.free();
+        return Verdict::Stolen;
+    }
+    output::account(ctx, &skb, conn);
+    skb.set_seen();
+    skb.notrack();
+    skb.orphan();
+    skb.send(ctx.net, V6);
+    Verdict::Stolen
+}
+
+/// An error about a FullNAT reply, for the real server: it comes from the local address, as all that the server knows of.
+#[inline(never)]
+fn fullnat_to_server<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    mut skb: Skb<'a>,
+    iph: &Iph,
+    inner: &Iph,
+    conn: Ref<'_, Conn>,
+) -> Verdict<'a> {
+    let Some(full) = conn.get().fullnat() else {
+        return Verdict::Drop(skb);
+    };
+    let addr = conn.daddr();
+    let ends = BothEnds {
+        src: (*full.addr(), full.port()),
+        dst: (addr, conn.dport()),
+    };
+    let facts = skb.facts();
+    let mode = if ctx.point == Point::Forward {
+        route::NAT_THROUGH
+    } else {
+        route::NAT
+    };
+    let way = route::find::<V6>(ctx, &mut skb, inner, conn, &addr, facts, mode);
+    match way {
+        Some(way) if rewrite_both::<V6>(&mut skb, iph, inner, &ends, !way.local()) => {
+            xmit::finish::<V6>(ctx, skb, conn, way)
+        }
+        _ => {
+            skb.free();
+            Verdict::Stolen
+        }
+    }
+}
+
 /// An error about a request, for the client: the virtual service appears as its source and inside. C:
 /// `handle_response_icmp()`.
 fn to_client<'a, const V6: bool>(
@@ -399,6 +555,9 @@ fn to_client<'a, const V6: bool>(
     conn: Ref<'_, Conn>,
 ) -> Verdict<'a> {
     let family = if V6 { Family::V6 } else { Family::V4 };
+    if conn.is_fullnat() {
+        return fullnat_to_client::<V6>(ctx, skb, iph, inner, conn);
+    }
     if conn.method() != FwdMethod::Masq as u32 {
         // Nothing was rewritten on the way there.
         output::account(ctx, &skb, conn);
@@ -441,6 +600,9 @@ fn to_server<'a, const V6: bool>(
         return Verdict::Drop(skb);
     }
     input::account(ctx, &skb, conn);
+    if conn.is_fullnat() {
+        return fullnat_to_server::<V6>(ctx, skb, iph, inner, conn);
+    }
     let addr = conn.daddr();
     let facts = skb.facts();
     if !masq {

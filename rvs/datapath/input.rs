@@ -3,6 +3,7 @@
 //! Packets from the client: C `ip_vs_in_hook()`, `ip_vs_schedule()`, `ip_vs_leave()`.
 
 use super::{
+    fullnat,
     hooks::Ctx,
     output,
     packet::Iph,
@@ -200,6 +201,16 @@ enum Left {
     Drop,
 }
 
+impl From<NoConn> for Left {
+    fn from(why: NoConn) -> Self {
+        match why {
+            NoConn::Limit | NoConn::Memory => Left::Drop,
+            // The client is told.
+            NoConn::Exhausted => Left::NoDest,
+        }
+    }
+}
+
 /// Deals with a packet of no connection: finds its service, a destination, and makes the connection.
 #[inline(always)]
 pub(super) fn schedule<'a, const V6: bool>(
@@ -385,20 +396,21 @@ fn connect<'g>(
     control: Option<Ref<'g, Conn>>,
 ) -> Result<Created<'g>, Left> {
     let once = tuple.proto == IPPROTO_UDP && service.flags() & svc_flag::ONEPACKET != 0;
-    let created = create(
-        ctx,
-        conns,
-        &Param {
-            flow: tuple,
-            daddr: *dest.addr(),
-            dport,
-            dest: Some(dest),
-            fwmark: skb.mark(),
-            flags: ctx.netns.sysctl.conn_flags() | if once { conn_flag::ONE_PACKET } else { 0 },
-            control,
-            timeout: None,
-        },
-    )?;
+    let param = Param {
+        flow: tuple,
+        daddr: *dest.addr(),
+        dport,
+        dest: Some(dest),
+        fwmark: skb.mark(),
+        flags: ctx.netns.sysctl.conn_flags() | if once { conn_flag::ONE_PACKET } else { 0 },
+        control,
+        timeout: None,
+    };
+    let created = if service.fullnat.covers(dest, ctx.g) {
+        fullnat::connect(ctx, conns, service, skb, &param)?
+    } else {
+        create(ctx, conns, &param)?
+    };
     if !matches!(created, Created::Exists(_)) {
         ctx.counters(dest).conn(ctx.g);
     }
@@ -408,9 +420,7 @@ fn connect<'g>(
 #[inline(always)]
 fn create<'g>(ctx: &Ctx<'g>, conns: &'g ConnTable, param: &Param<'_>) -> Result<Created<'g>, Left> {
     let max = i64::from(ctx.netns.sysctl.conn_max());
-    conns
-        .create(param, max, ctx.g)
-        .map_err(|(NoConn::Limit | NoConn::Memory)| Left::Drop)
+    Ok(conns.create(param, max, ctx.g)?)
 }
 
 /// Makes a connection to the destination that the client's network is bound to by a template, which it makes if there is

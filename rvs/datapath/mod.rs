@@ -10,11 +10,15 @@
 //! - [`hooks`]: the hook functions
 //! - [`input`]: from the client: connections found and made
 //! - [`output`]: to the client
+//! - [`carry`]: how real servers behind FullNAT learn clients' addresses
+//! - [`fullnat`]: local ports, and replies to local addresses
 //! - [`icmp`]: ICMP errors about either
 //! - [`state`]: the protocols' states
 //! - [`track`]: netfilter's connection tracking
 //! - [`xmit`]: on to the real server, one file for each forwarding method
 
+mod carry;
+mod fullnat;
 mod hooks;
 mod icmp;
 mod input;

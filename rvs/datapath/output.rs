@@ -3,6 +3,7 @@
 //! Packets on their way to the client: C `ip_vs_out_hook()`, `handle_response()`.
 
 use super::{
+    fullnat,
     hooks::Ctx,
     input,
     packet::Iph,
@@ -71,6 +72,8 @@ pub(super) fn reply<'a, const V6: bool>(
         }
     } else if conn.method() == FwdMethod::Tunnel as u32 {
         xmit::tunnel_reply::<V6>(ctx, &mut skb, iph, conn);
+    } else if conn.is_fullnat() {
+        return fullnat::reply::<V6>(ctx, conns, skb, iph, conn, facts);
     }
     account(ctx, &skb, conn);
     state::advance(ctx.netns, conns, &skb, iph, conn, true);

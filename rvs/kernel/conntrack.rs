@@ -56,6 +56,12 @@ impl Skb<'_> {
         unsafe { bindings::rvs_helper_skb_untrack(self.as_ptr()) };
     }
 
+    /// Nobody shall track the packet from here on, also if nobody has looked at it yet.
+    pub(crate) fn notrack(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_skb_notrack(self.as_ptr()) };
+    }
+
     /// Whether the packet belongs to an entry that was confirmed, which cannot be changed any more.
     pub(crate) fn is_of_old_track(&self) -> bool {
         // SAFETY: By the type invariant.

@@ -88,6 +88,7 @@ pub(crate) struct Group(bindings::genl_multicast_group);
 
 impl Group {
     /// A group of this name, which has at most 15 bytes.
+    #[inline(always)]
     pub(crate) const fn new(name: &str) -> Self {
         let mut group: bindings::genl_multicast_group = pin_init::zeroed();
         let bytes = name.as_bytes();

@@ -4,11 +4,16 @@
 //!
 //! C headers: `include/net/net_namespace.h`, `include/net/route.h`, `include/net/ip6_route.h`
 
+use super::{
+    atomic::Bool,
+    rcu::Held, //
+};
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
     error::to_result,
     prelude::*,
+    str::CStr,
     types::Opaque, //
 };
 
@@ -76,11 +81,79 @@ impl Net {
         unsafe { bindings::rvs_helper_v6_is_local(self.as_ptr(), addr.as_ptr()) }
     }
 
+    /// The number of the interface of this name (without its terminating zero at most 15 bytes), 0 if there is none.
+    pub(crate) fn ifindex(&self, name: &CStr) -> u32 {
+        // SAFETY: The namespace is alive while borrowed; the name ends with a zero.
+        unsafe { bindings::rvs_helper_ifindex(self.as_ptr(), name.as_char_ptr()) }
+    }
+
+    /// Whether the host keeps a local port (host order) for somebody: sysctl `net.ipv4.ip_local_reserved_ports`.
+    pub(crate) fn is_port_reserved(&self, port: u16) -> bool {
+        // SAFETY: The namespace is alive while borrowed.
+        unsafe { bindings::rvs_helper_port_reserved(self.as_ptr(), port) }
+    }
+
+    /// Whether a TCP or UDP socket of this host would get what the remote end sends to the local one.
+    pub(crate) fn has_socket(
+        &self,
+        v6: bool,
+        proto: u8,
+        remote: End<'_>,
+        local: End<'_>,
+        _: &Held,
+    ) -> bool {
+        let lport = u16::from_be(local.port);
+        if v6 {
+            // SAFETY: The namespace is alive while borrowed; addresses have 16 bytes; RCU is held.
+            return unsafe {
+                bindings::rvs_helper_port_used6(
+                    self.as_ptr(),
+                    proto,
+                    remote.addr.as_ptr(),
+                    remote.port,
+                    local.addr.as_ptr(),
+                    lport,
+                )
+            };
+        }
+        let ([raddr, ..], [laddr, ..]) = (*remote.addr, *local.addr);
+        // SAFETY: The namespace is alive while borrowed; RCU is held.
+        unsafe {
+            bindings::rvs_helper_port_used4(self.as_ptr(), proto, raddr, remote.port, laddr, lport)
+        }
+    }
+
+    /// Sends an empty TCP segment with RST and ACK, which nobody waits for.
+    pub(crate) fn reset_tcp(&self, v6: bool, from: End<'_>, to: End<'_>, seq: u32, ack: u32) {
+        // SAFETY: The namespace is alive while borrowed; addresses have the 4 or 16 bytes that are read.
+        unsafe {
+            bindings::rvs_helper_tcp_reset(
+                self.as_ptr(),
+                v6,
+                from.addr.as_ptr(),
+                to.addr.as_ptr(),
+                from.port,
+                to.port,
+                seq,
+                ack,
+            )
+        };
+    }
+
     /// Turns IPv6 defragmentation on for the rest of the namespace's life: `nf_defrag_ipv6_enable()`.
     pub(crate) fn enable_v6_defrag(&self) -> Result {
         // SAFETY: The namespace is alive while borrowed.
         to_result(unsafe { bindings::rvs_helper_v6_defrag_enable(self.as_ptr()) })
     }
+}
+
+/// One end of a flow, in memory order.
+#[derive(Clone, Copy)]
+pub(crate) struct End<'a> {
+    /// The address: words, IPv4 in the first.
+    pub(crate) addr: &'a [u32; 4],
+    /// The port.
+    pub(crate) port: u16,
 }
 
 /// Whether the machine speaks IPv6 at all: `ipv6_mod_enabled()`.
@@ -117,6 +190,37 @@ impl Handle {
     pub(crate) fn again(&self) -> Self {
         // INVARIANT: It goes with the rest of the namespace's data, as `self` does.
         Self(self.0)
+    }
+}
+
+/// A namespace that may be used until it is closed, by those who may live longer than it.
+pub(crate) struct WhileOpen {
+    net: Handle,
+    open: Bool,
+}
+
+impl WhileOpen {
+    /// The namespace of `net`, open.
+    ///
+    /// Whoever makes one for a namespace's data must [`close()`](Self::close) it when the namespace goes
+    /// ([`super::pernet::PerNet::pre_exit()`]), and use it only from what is stopped before that data is dropped.
+    pub(crate) fn new(net: &Handle) -> Self {
+        Self {
+            // It is given away by `get()` only while open, which ends with the namespace's `pre_exit()`; who got it before is
+            // stopped (hooks with a grace period, jobs, table walks) before the data is dropped.
+            net: net.again(),
+            open: Bool::new(true),
+        }
+    }
+
+    /// The namespace; `None` once it goes.
+    pub(crate) fn get(&self) -> Option<&Net> {
+        self.open.load().then_some(&*self.net)
+    }
+
+    /// The namespace goes.
+    pub(crate) fn close(&self) {
+        self.open.store(false);
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) enum Verdict<'a> {
 /// Where in the stack a hook sits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
+    /// All packets that come in, before they have a route: `NF_INET_PRE_ROUTING`.
+    PreRouting = 0,
     /// Packets to this host: `NF_INET_LOCAL_IN`.
     LocalIn = 1,
     /// Packets through this host: `NF_INET_FORWARD`.

@@ -176,6 +176,46 @@ impl Route {
         (bits & bindings::RVS_RT_VALID != 0).then_some(RouteFacts { bits, mtu })
     }
 
+    /// Looks up the route of packets that go out under a source address which need not be this host's; addresses as in
+    /// [`Target::addr`]. Does not sleep.
+    pub(crate) fn from(
+        net: &Net,
+        v6: bool,
+        source: &[u32; 4],
+        to: &[u32; 4],
+        mark: u32,
+    ) -> Option<Self> {
+        let raw = if v6 {
+            // SAFETY: The namespace is alive; both addresses have 16 bytes.
+            unsafe {
+                bindings::rvs_helper_route_from6(net.as_ptr(), source.as_ptr(), to.as_ptr(), mark)
+            }
+        } else {
+            let ([source, ..], [to, ..]) = (*source, *to);
+            // SAFETY: The namespace is alive.
+            unsafe { bindings::rvs_helper_route_from4(net.as_ptr(), source, to, mark) }
+        };
+        // INVARIANT: The C functions return a reference. A cookie is for routes that are remembered.
+        Some(Self {
+            dst: NonNull::new(raw)?,
+            cookie: 0,
+            source: *source,
+        })
+    }
+
+    /// The path's MTU in bytes.
+    #[inline(always)]
+    pub(crate) fn mtu(&self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_dst_mtu(self.dst.as_ptr()) }
+    }
+
+    /// The number of the interface that packets leave by.
+    fn ifindex(&self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_dst_ifindex(self.dst.as_ptr()) }
+    }
+
     /// Whether the route's device is going down.
     fn device_down(&self) -> bool {
         // SAFETY: By the type invariant.
@@ -211,9 +251,14 @@ impl<'g> Found<'g> {
     }
 
     /// The path's MTU in bytes.
+    #[inline(always)]
     pub(crate) fn mtu(&self) -> u32 {
-        // SAFETY: By the type invariant of `Route`.
-        unsafe { bindings::rvs_helper_dst_mtu(self.parts().0.dst.as_ptr()) }
+        self.parts().0.mtu()
+    }
+
+    /// The number of the interface that packets leave by.
+    pub(crate) fn ifindex(&self) -> u32 {
+        self.parts().0.ifindex()
     }
 
     /// A route that nobody remembers, and what it means for `skb`.

@@ -184,6 +184,36 @@ impl<'a> Skb<'a> {
         unsafe { bindings::rvs_helper_skb_set_seen(self.raw.as_ptr()) };
     }
 
+    /// Opens a gap of `n` bytes, `at` bytes into the packet: what is before moves up, so that offsets up to there stay.
+    /// The gap's contents are arbitrary bytes of the packet. `false`: there is no room or no memory, nothing has changed.
+    pub(crate) fn gap(&mut self, at: usize, n: usize) -> bool {
+        let (Ok(at), Ok(n)) = (u32::try_from(at), u32::try_from(n)) else {
+            return false;
+        };
+        // SAFETY: By the type invariant; the function checks both numbers against the packet.
+        unsafe { bindings::rvs_helper_skb_gap(self.raw.as_ptr(), at, n) }
+    }
+
+    /// Whether the packet may grow by `n` bytes on a way with this MTU. Of a packet to be segmented, each segment must be
+    /// able to, and gets less payload if need be.
+    pub(crate) fn may_grow(&mut self, mtu: u32, n: usize) -> bool {
+        let Ok(n) = u32::try_from(n) else {
+            return false;
+        };
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_skb_may_grow(self.raw.as_ptr(), mtu, n) }
+    }
+
+    /// A packet of our own with the same `head` first bytes and `data` behind them, without a route. `None` without memory.
+    pub(crate) fn like(&self, head: usize, data: &[u8]) -> Option<Skb<'static>> {
+        let (head, len) = (u32::try_from(head).ok()?, u32::try_from(data.len()).ok()?);
+        // SAFETY: By the type invariant; `data` is readable for `len` bytes; the function checks `head` against the packet.
+        let raw =
+            unsafe { bindings::rvs_helper_skb_like(self.raw.as_ptr(), head, data.as_ptr(), len) };
+        // SAFETY: The packet is new, so it is nobody else's.
+        NonNull::new(raw).map(|raw| unsafe { Skb::from_raw(raw) })
+    }
+
     /// Takes an early-demuxed socket off a received packet: `ip_vs_drop_early_demux_sk()`.
     #[inline(always)]
     pub(crate) fn orphan(&mut self) {

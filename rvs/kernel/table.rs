@@ -396,6 +396,8 @@ pub(crate) enum Inserted<'g, T> {
     New(Ref<'g, T>),
     /// Another one with the same key was there first; the new one was freed.
     Exists(Ref<'g, T>),
+    /// Node 1 of another one is the same; the new one was freed.
+    Taken,
 }
 
 /// How many chains are looked at in one RCU section.
@@ -583,22 +585,60 @@ impl<T: Entry> Table<T> {
         g: &'g Held,
         same: impl Fn(&T, usize) -> bool,
     ) -> Inserted<'g, T> {
+        self.insert_checked::<false>(new, deadline, g, same)
+    }
+
+    /// As [`Table::insert()`], but node 1 must not meet a live entry of which `same` approves either: then the new one is
+    /// freed and [`Inserted::Taken`] returned.
+    pub(crate) fn insert_unique<'g>(
+        &'g self,
+        new: Unlinked<T>,
+        deadline: u32,
+        g: &'g Held,
+        same: impl Fn(&T, usize) -> bool,
+    ) -> Inserted<'g, T> {
+        self.insert_checked::<true>(new, deadline, g, same)
+    }
+
+    #[inline(always)]
+    fn insert_checked<'g, const UNIQUE: bool>(
+        &'g self,
+        new: Unlinked<T>,
+        deadline: u32,
+        g: &'g Held,
+        same: impl Fn(&T, usize) -> bool,
+    ) -> Inserted<'g, T> {
         let raw = new.0;
         core::mem::forget(new);
         // SAFETY: The node is initialised, and from here on freed after a grace period only, like all in the table.
         let entry: &'g Node<T> = unsafe { &*raw.as_ptr() };
         entry.deadline.store(deadline);
+        self.count.add(1);
         // Node 1 goes first: once node 0 is in, anybody may find the entry and end it.
         if entry.value.nodes() > 1 {
             let hash = entry.value.hash(1, &self.key);
-            let _lock = self.stripe(hash).map(SpinBh::lock);
+            let lock = self.stripe(hash).map(SpinBh::lock);
+            let taken = UNIQUE
+                && self
+                    .find_node(hash, g, |other, node| {
+                        node == 1 && !other.is_dead() && same(&other.value, node)
+                    })
+                    .is_some();
+            if taken {
+                drop(lock);
+                if entry.claim() {
+                    self.unlist(entry, g);
+                    self.release(entry);
+                }
+                return Inserted::Taken;
+            }
             self.push(entry, 1, hash, g);
         }
-        self.count.add(1);
         let hash = entry.value.hash(0, &self.key);
         let lock = self.stripe(hash).map(SpinBh::lock);
+        // Not this entry's own node 1, which may be in the same chain.
         let other = self.find_node(hash, g, |other, node| {
-            !other.is_dead() && same(&other.value, node)
+            node == 0 && !other.is_dead() && same(&other.value, node)
         });
         if let Some((other, _)) = other {
             drop(lock);

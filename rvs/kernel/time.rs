@@ -27,3 +27,9 @@ pub(crate) fn yield_cpu() {
     // SAFETY: Process context; what it must not be called from is said above, and a debugging kernel tells.
     unsafe { bindings::rvs_helper_cond_resched() };
 }
+
+/// Nanoseconds since the machine was started, without the time that it slept: `ktime_get_ns()`.
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: No requirement.
+    unsafe { bindings::rvs_helper_now_ns() }
+}

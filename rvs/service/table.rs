@@ -74,6 +74,11 @@ pub(crate) struct PerFamily<T> {
 }
 
 impl<T> PerFamily<T> {
+    /// One for each.
+    pub(crate) const fn new(v4: T, v6: T) -> Self {
+        Self { v4, v6 }
+    }
+
     /// That of a family.
     #[inline]
     pub(crate) fn get(&self, family: Family) -> &T {
@@ -148,7 +153,8 @@ struct ServerId {
 }
 
 impl ServerId {
-    /// That of a destination with this method and tunnel (type and port); `None` if packets from it say nothing. C:
+    /// That of a destination with this method and tunnel (type and port); `None` if packets from it say nothing. Behind FullNAT
+    /// it is one behind NAT: it is when its service has no pool, and nothing else may come from there. C:
     /// `ip_vs_rs_hash()`.
     fn new(dest: &Dest, method: Option<FwdMethod>, tunnel: (u8, Be16)) -> Option<Self> {
         let (role, port) = match (method?, tunnel) {
@@ -176,8 +182,11 @@ impl ServerId {
 
     /// That of a destination as it will be.
     fn of_settings(dest: &Dest, settings: &dest::Settings) -> Option<Self> {
-        let method = FwdMethod::from_flags(settings.method);
-        Self::new(dest, method, (settings.tun_type, settings.tun_port))
+        Self::new(
+            dest,
+            settings.forwarding(),
+            (settings.tun_type, settings.tun_port),
+        )
     }
 
     fn hash(&self, key: &table::Key) -> u32 {

@@ -86,12 +86,15 @@ pub(crate) struct Trash {
 }
 
 impl Trash {
-    /// Makes an empty one.
-    pub(crate) fn new() -> impl Init<Self, Error> {
-        try_init!(Self {
+    /// Makes an empty one. May sleep.
+    // By itself, for the frame of who makes a namespace.
+    #[inline(never)]
+    pub(crate) fn new() -> Result<KBox<Self>> {
+        let init = try_init!(Self {
             dests: Table::new(MIN_BITS, 0, false, ())?,
             services: Table::new(MIN_BITS, 0, false, ())?,
-        }? Error)
+        }? Error);
+        KBox::try_init(init, GFP_KERNEL)
     }
 
     /// Keeps a removed destination. Without memory it cannot come back, that is all.

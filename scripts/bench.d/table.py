@@ -21,8 +21,12 @@ LABELS = {
     "dnat": "nftables DNAT",
     "c": "C ip_vs",
     "rvs": "rvs",
+    "fullnat": "rvs FullNAT",
+    "masquerade": "C ip_vs NAT with conntrack=1 and masquerade",
 }
 FLOWS = {"flows": "established flows", "new": "new connection per packet"}
+# Rows by themselves, whose label says it all.
+WHOLE = ("fullnat", "masquerade")
 METHODS = {"nat": "NAT", "dr": "direct routing", "ipip": "IPIP", "gue": "GUE"}
 
 
@@ -31,7 +35,7 @@ def label(row):
     words = ("IPv6: " if family == "6" else "") + LABELS[path]
     if rest:
         flows, method = (rest + ["nat"])[:2]
-        words += f" {METHODS[method]}, {FLOWS[flows]}"
+        words += f", {FLOWS[flows]}" if path in WHOLE else f" {METHODS[method]}, {FLOWS[flows]}"
     return words
 
 

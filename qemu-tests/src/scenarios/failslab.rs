@@ -14,12 +14,13 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{bail, ensure, Context, Result};
 
+use crate::fullnat;
 use crate::genl::Attrs;
 use crate::ipvs::{cmd, dest_full, for_dest, for_svc, svc_full, svc_id, Ipvs};
 use crate::pkt::{TCP, UDP};
 use crate::proc;
 use crate::rig::one_cpu;
-use crate::scenario::{Cx, Guest, Scenario};
+use crate::scenario::{Cx, Guest, Peer, Scenario};
 use crate::serve;
 use crate::topo::{at, Family, Topo};
 
@@ -63,7 +64,7 @@ impl FailNth {
     }
 }
 
-fn run(_cx: &Cx) -> Result<()> {
+fn run(cx: &Cx) -> Result<()> {
     let debug = "/sys/kernel/debug/failslab";
     for (file, value) in [
         ("ignore-gfp-wait", "N"),
@@ -80,7 +81,11 @@ fn run(_cx: &Cx) -> Result<()> {
     topo.director.run(|| -> Result<()> {
         for family in Family::BOTH {
             changes(&topo, family).with_context(|| format!("{family:?}"))?;
-            connections(&topo, family).with_context(|| format!("{family:?}"))?;
+            connections(&topo, family, false).with_context(|| format!("{family:?}"))?;
+            if cx.peer == Peer::Rvs {
+                pools(&topo, family).with_context(|| format!("{family:?}, pools"))?;
+                connections(&topo, family, true).with_context(|| format!("{family:?}, FullNAT"))?;
+            }
         }
         Ok(())
     })
@@ -241,9 +246,47 @@ fn changes(topo: &Topo, family: Family) -> Result<()> {
     Ok(())
 }
 
-fn connections(topo: &Topo, family: Family) -> Result<()> {
+/// Local addresses of a service come and go.
+fn pools(topo: &Topo, family: Family) -> Result<()> {
+    let ipvs = Ipvs::open(&topo.director)?;
+    let vip = at(family.vip(), 7001);
+    ipvs.ok(cmd::NEW_SERVICE, &for_svc(&svc_full(UDP, vip, "rr")))?;
+    let whole = if family == Family::V4 { 32 } else { 128 };
+    for (n, len) in [(0, whole - 2), (16, whole)] {
+        let local = fullnat::laddr(fullnat::local(family, n)).u8(fullnat::PREFIX_LEN, len);
+        let attrs = fullnat::about(UDP, vip, &local);
+        let before = fullnat::locals(&ipvs, UDP, vip)?.len();
+        let all = before + (1 << (whole - len));
+        for (cmd, undo, there, not) in [
+            (fullnat::NEW_LADDR, fullnat::DEL_LADDR, all, before),
+            (fullnat::DEL_LADDR, fullnat::NEW_LADDR, before, all),
+            (fullnat::NEW_LADDR, fullnat::DEL_LADDR, all, before),
+        ] {
+            let change = Change {
+                what: format!("command {cmd}, prefix length {len}"),
+                cmd,
+                attrs: &attrs,
+                undo: Some((undo, &attrs)),
+            };
+            change.play(&ipvs, |done| {
+                let now = fullnat::locals(&ipvs, UDP, vip)?.len();
+                ensure!(now == if done { there } else { not }, "{now} addresses");
+                Ok(())
+            })?;
+        }
+    }
+    ipvs.ok(cmd::DEL_SERVICE, &for_svc(&svc_id(UDP, vip)))?;
+    Ok(())
+}
+
+/// A new connection, by NAT or FullNAT.
+fn connections(topo: &Topo, family: Family, local: bool) -> Result<()> {
     let vip = at(family.vip(), 53);
     topo.ipvsadm(&format!("-A -u {vip} -s rr"))?;
+    if local {
+        let ipvs = Ipvs::open(&topo.director)?;
+        fullnat::add(&ipvs, UDP, vip, fullnat::local(family, 1))?;
+    }
     topo.ipvsadm(&format!("-a -u {vip} -r {} -m", at(family.raw_rs(1), 53)))?;
     let nth = FailNth::new()?;
     let mut dropped = 0;

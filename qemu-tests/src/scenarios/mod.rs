@@ -27,6 +27,16 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod fullnat_control;
+mod fullnat_icmp;
+mod fullnat_local;
+mod fullnat_loss;
+mod fullnat_numbers;
+mod fullnat_ports;
+mod fullnat_proxy;
+mod fullnat_tcp;
+mod fullnat_toa;
+mod fullnat_udp;
 mod hooks;
 mod icmp_errors;
 mod icmp_tunnels;
@@ -169,6 +179,16 @@ pub static ALL: &[&Scenario] = &[
     &conn_reuse::SCENARIO,
     &conntrack::SCENARIO,
     &fragments::SCENARIO,
+    &fullnat_tcp::SCENARIO,
+    &fullnat_udp::SCENARIO,
+    &fullnat_numbers::SCENARIO,
+    &fullnat_ports::SCENARIO,
+    &fullnat_control::SCENARIO,
+    &fullnat_icmp::SCENARIO,
+    &fullnat_toa::SCENARIO,
+    &fullnat_proxy::SCENARIO,
+    &fullnat_local::SCENARIO,
+    &fullnat_loss::SCENARIO,
     &nodest::SCENARIO,
     &lookup::SCENARIO,
     &hooks::SCENARIO,

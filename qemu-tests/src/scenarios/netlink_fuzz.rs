@@ -12,7 +12,7 @@ use crate::ipvs::Ipvs;
 use crate::pkt::{Pkt, SYN};
 use crate::requests::Request;
 use crate::rig::Rig;
-use crate::scenario::{Cx, Rng, Scenario};
+use crate::scenario::{Cx, Peer, Rng, Scenario};
 use crate::topo::{at, Family};
 use crate::wait::rounds;
 
@@ -32,7 +32,11 @@ fn run(cx: &Cx) -> Result<()> {
     let rounds = rounds(20_000);
     let mut tally = std::collections::BTreeMap::new();
     for round in 0..rounds {
-        let request = Request::any(&mut rng, false);
+        let request = if cx.peer == Peer::Rvs && rng.chance(4) {
+            Request::local(&mut rng)
+        } else {
+            Request::any(&mut rng, false)
+        };
         let reply = ipvs
             .genl
             .request_bytes(ipvs.family, request.flags, &request.payload)?;

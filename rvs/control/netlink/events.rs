@@ -169,9 +169,7 @@ impl Queue {
         let seq = self.seq;
         let has_room = |chunk: &KVec<Note>| chunk.len() < chunk.capacity();
         if !self.chunks.last().is_some_and(has_room) {
-            let flags = GFP_ATOMIC | __GFP_NOWARN;
-            self.chunks
-                .push(KVec::with_capacity(CHUNK, flags)?, flags)?;
+            self.add_chunk()?;
         }
         let chunk = self.chunks.last_mut().ok_or(ENOMEM)?;
         chunk
@@ -179,6 +177,25 @@ impl Queue {
             .map_err(|_| ENOMEM)?;
         self.waiting = self.waiting.wrapping_add(1);
         Ok(())
+    }
+
+    /// Makes room for another [`CHUNK`] of them.
+    #[inline(never)]
+    fn add_chunk(&mut self) -> Result {
+        let flags = GFP_ATOMIC | __GFP_NOWARN;
+        let new = KVec::with_capacity(CHUNK, flags)?;
+        let room = self.chunks.capacity();
+        // `KVec::push()` has sums in it that might panic.
+        if self.chunks.len() >= room {
+            let mut larger = KVec::with_capacity(room.wrapping_mul(2).max(8), flags)?;
+            for chunk in core::mem::take(&mut self.chunks) {
+                larger.push_within_capacity(chunk).map_err(|_| ENOMEM)?;
+            }
+            self.chunks = larger;
+        }
+        self.chunks
+            .push_within_capacity(new)
+            .map_err(|_| ENOMEM.into())
     }
 }
 
@@ -217,6 +234,7 @@ pub(super) fn joined(group: usize) {
 
 impl Events {
     /// No events yet. May sleep.
+    #[inline(never)]
     pub(crate) fn new(net: &Handle) -> Result<Arc<Self>> {
         let queue = Queue {
             seq: 0,

@@ -22,6 +22,7 @@ use rvs_core::{
         attr,
         conn_flag,
         dest_attr,
+        dest_fullnat,
         stats,
         svc_attr, //
     }, //
@@ -42,7 +43,8 @@ pub(super) fn service(msg: &Writer<'_>, service: &Service) -> Result {
         msg.u32(svc_attr::TIMEOUT, service.timeout_secs())?;
         msg.u32(svc_attr::NETMASK, service.netmask())?;
         statistics(msg, svc_attr::STATS, svc_attr::STATS64, &snapshot)?;
-        tunnel_extras(msg, service)
+        tunnel_extras(msg, service)?;
+        super::local::fill_service(msg, service)
     })
 }
 
@@ -111,7 +113,11 @@ pub(super) fn dest(msg: &Writer<'_>, dest: &Dest) -> Result {
         msg.u32(dest_attr::INACT_CONNS, dest.inactive())?;
         msg.u32(dest_attr::PERSIST_CONNS, dest.persistent())?;
         msg.u16(dest_attr::ADDR_FAMILY, dest.family().af())?;
-        statistics(msg, dest_attr::STATS, dest_attr::STATS64, &snapshot)
+        statistics(msg, dest_attr::STATS, dest_attr::STATS64, &snapshot)?;
+        if dest.is_fullnat() {
+            msg.u8(dest_fullnat::FULLNAT, 1)?;
+        }
+        Ok(())
     })
 }
 

@@ -8,6 +8,7 @@
 mod conns;
 pub(crate) mod events;
 mod fill;
+mod local;
 mod parse;
 
 use super::{
@@ -75,6 +76,7 @@ static POLICY: Policy<{ attr::MAX as usize + 1 }> = [
     Rule::U32,    // TIMEOUT_TCP
     Rule::U32,    // TIMEOUT_TCP_FIN
     Rule::U32,    // TIMEOUT_UDP
+    Rule::NESTED, // LADDR
 ];
 
 /// Rules for the attributes of GET_CONN; an attribute without a rule is refused.
@@ -94,7 +96,7 @@ static FAMILY: Published = Published::new();
 impl Handler for Family {
     const NAME: &'static CStr = c"IPVS";
     const VERSION: u32 = 1;
-    const RESERVED_FROM: u8 = cmd::FLUSH + 1;
+    const RESERVED_FROM: u8 = cmd::GET_LADDR + 1;
     const POLICY: &'static [Rule] = &POLICY;
     const COMMANDS: &'static [Command] = &[
         Command::doing::<Self>(cmd::NEW_SERVICE),
@@ -113,6 +115,9 @@ impl Handler for Family {
         Command::doing::<Self>(cmd::GET_INFO),
         Command::doing::<Self>(cmd::ZERO),
         Command::doing::<Self>(cmd::FLUSH),
+        Command::doing::<Self>(cmd::NEW_LADDR),
+        Command::doing::<Self>(cmd::DEL_LADDR),
+        Command::dumping::<Self>(cmd::GET_LADDR),
     ];
     const STRICT: &'static [Strict] = &[
         Strict::dumping::<Self, _>(ext::cmd::GET_CONN, &GET_CONN_POLICY),
@@ -143,6 +148,7 @@ impl Handler for Family {
             }
             cmd::NEW_DAEMON | cmd::DEL_DAEMON => Err(daemon(request)),
             ext::cmd::GET_EVENTS => get_events(control, request),
+            cmd::NEW_LADDR | cmd::DEL_LADDR => local::change(control, request),
             _ => Err(request.refuse(EINVAL, c"unknown command", None)),
         }
     }
@@ -155,6 +161,7 @@ impl Handler for Family {
             cmd::GET_SERVICE => dump_services(control, dump),
             cmd::GET_DEST => dump_dests(control, dump),
             ext::cmd::GET_CONN => return conns::dump(control.netns(), dump),
+            cmd::GET_LADDR => local::dump(control, dump),
             // No daemon runs.
             _ => {}
         }
@@ -233,11 +240,13 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
                 let extras = parser
                     .tunnel_extras(&args, TunnelExtras::default())?
                     .prepare()?;
+                let options = local::options(request, &args.id, None)?;
                 netns
                     .add_service(config, &args.id, &settings)
                     .map_err(|refusal| explain(request, refusal))?;
                 if let Some(service) = netns.find(&args.id) {
                     service.set_tunnel_extras(extras);
+                    service.fullnat.set_options(options);
                 }
                 control.has_service();
                 control.has_scheduler(settings.scheduler);
@@ -253,10 +262,12 @@ fn service(control: &Control, request: &Request<'_>) -> Result {
                 let settings = parser.service_settings(&args, service.flags())?;
                 let extras = rcu::read(|g| service.tunnel_extras(g).copied().unwrap_or_default());
                 let extras = parser.tunnel_extras(&args, extras)?.prepare()?;
+                let options = local::options(request, &args.id, Some(&service))?;
                 netns
                     .edit_service(config, &service, &settings)
                     .map_err(|refusal| explain(request, refusal))?;
                 service.set_tunnel_extras(extras);
+                service.fullnat.set_options(options);
                 control.has_scheduler(settings.scheduler);
                 Ok(())
             }

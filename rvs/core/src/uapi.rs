@@ -56,6 +56,11 @@ pub mod cmd {
     pub const ZERO: u8 = 16;
     pub const FLUSH: u8 = 17;
     pub const MAX: u8 = 17;
+    /// Adds a local address to a service's pool. This and the next two are Alibaba's numbers.
+    pub const NEW_LADDR: u8 = 18;
+    pub const DEL_LADDR: u8 = 19;
+    /// A dump: a `NEW_LADDR` for each address.
+    pub const GET_LADDR: u8 = 20;
 }
 
 /// Attributes of commands; C `IPVS_CMD_ATTR_*`.
@@ -72,7 +77,9 @@ pub mod attr {
     pub const TIMEOUT_TCP_FIN: u16 = 5;
     /// `u32`, seconds.
     pub const TIMEOUT_UDP: u16 = 6;
-    pub const MAX: u16 = 6;
+    /// Nested, of [`super::laddr_attr`]; Alibaba's number.
+    pub const LADDR: u16 = 7;
+    pub const MAX: u16 = 7;
 }
 
 /// Attributes of a service; C `IPVS_SVC_ATTR_*`.
@@ -109,6 +116,54 @@ pub mod svc_attr {
     pub const TUN_SOURCES_V6: u16 = 65;
     /// Not C's: `u8`, whether segments are made to fit.
     pub const TUN_MSS: u16 = 66;
+}
+
+/// Attributes of a service that rvs alone has: FullNAT. Absent in a request: as it was.
+pub mod svc_fullnat {
+    /// `u8`: kind of the TCP option that carries the client's address; 0: none.
+    pub const TOA_KIND: u16 = 72;
+    /// `u8`: not 0: on SYNs, too.
+    pub const TOA_SYN: u16 = 73;
+    /// `u8`: version of the PROXY protocol, 1 or 2; 0: none.
+    pub const PROXY: u16 = 74;
+    /// `u16`, host order: the lowest local port.
+    pub const PORT_MIN: u16 = 75;
+    /// `u16`, host order: the highest one.
+    pub const PORT_MAX: u16 = 76;
+    /// `u32`, output only: how many local addresses there are.
+    pub const LOCALS: u16 = 77;
+    /// `u64`, output only: connections that there was no local port for.
+    pub const EXHAUSTED: u16 = 78;
+    /// `u64`, output only: segments that got the option.
+    pub const TOA_ADDED: u16 = 79;
+    /// `u64`, output only: segments that had no room for it.
+    pub const TOA_NO_ROOM: u16 = 80;
+    /// `u64`, output only: segments of which a client's own was removed.
+    pub const TOA_REMOVED: u16 = 81;
+    /// Filler.
+    pub const PAD: u16 = 82;
+}
+
+/// Attributes of a destination that rvs alone has.
+pub mod dest_fullnat {
+    /// `u8`, output only: 1 if the destination was configured as FullNAT, which `FWD_METHOD` shows as NAT.
+    pub const FULLNAT: u16 = 72;
+}
+
+/// Attributes of a local address; the first three are Alibaba's.
+pub mod laddr_attr {
+    /// Up to 16 bytes.
+    pub const ADDR: u16 = 1;
+    /// `u64`, output only: ports that were asked for and not free.
+    pub const PORT_CONFLICT: u16 = 2;
+    /// `u32`, output only: connections.
+    pub const CONN_COUNTS: u16 = 3;
+    /// `u8`: a prefix of this length, not one address.
+    pub const PREFIX_LEN: u16 = 72;
+    /// String: for packets that leave by this interface only.
+    pub const IFNAME: u16 = 73;
+    /// Filler.
+    pub const PAD: u16 = 74;
 }
 
 /// Attributes of a destination; C `IPVS_DEST_ATTR_*`.
@@ -228,6 +283,8 @@ pub mod daemon_state {
 pub mod conn_flag {
     /// The bits of the forwarding method.
     pub const FWD_MASK: u32 = 0x0007;
+    /// FullNAT among the forwarding methods: the number of Alibaba's fork. To other clients it is NAT.
+    pub const FULLNAT: u32 = 5;
     /// Made by the sync daemon.
     pub const SYNC: u32 = 0x0020;
     /// In the connection table.

@@ -9,6 +9,7 @@ pub(super) mod route;
 mod tunnel;
 
 use super::{
+    fullnat,
     hooks::Ctx,
     packet::Iph, //
 };
@@ -42,6 +43,7 @@ pub(super) fn send<'a, const V6: bool>(
         Some(FwdMethod::Bypass) => direct::bypass::<V6>(ctx, skb, iph, conn, facts),
         Some(FwdMethod::Local) => direct::here(skb, conn),
         Some(FwdMethod::Tunnel) => tunnel::send::<V6>(ctx, skb, iph, conn, facts),
+        None if conn.is_fullnat() => fullnat::send::<V6>(ctx, skb, iph, conn, facts),
         // A number that is no method has no transmitter: C lets the packet go on.
         Some(FwdMethod::Masq) | None => Verdict::Accept(skb),
     }

@@ -13,6 +13,10 @@ use rvs_core::{
         Be16,
         Family, //
     },
+    fullnat::{
+        self,
+        tcp, //
+    },
     nat::{
         self,
         CsumMode,
@@ -29,7 +33,8 @@ use rvs_core::{
             self,
             Ipv4, //
         },
-        sctp, //
+        sctp,
+        Ports, //
     }, //
 };
 
@@ -39,6 +44,14 @@ pub(in super::super) struct To {
     pub(in super::super) addr: Addr,
     /// The port, memory order.
     pub(in super::super) port: Be16,
+}
+
+/// Both new ends.
+pub(in super::super) struct Both {
+    /// Where the packet seems to come from.
+    pub(in super::super) src: To,
+    /// Where it goes.
+    pub(in super::super) dst: To,
 }
 
 const fn header_len(proto: u8) -> usize {
@@ -114,12 +127,83 @@ pub(in super::super) fn packet<const V6: bool>(
         return false;
     }
     match result {
-        L4Result::NeedsFullUdp => full_udp::<V6>(skb, iph, side, to, len),
+        L4Result::NeedsFullUdp => {
+            let (src, dst) = match side {
+                Side::Src => (&to.addr, &iph.dst),
+                Side::Dst => (&iph.src, &to.addr),
+            };
+            full_udp::<V6>(skb, iph, src, dst, len)
+        }
         L4Result::NeedsSctpCrc => full_sctp(skb, iph, error),
         _ if iph.proto == IPPROTO_SCTP && l4_len != 0 => {
             // Addresses are not part of the sum.
             !facts.partial() || full_sctp(skb, iph, 0)
         }
+        _ => {
+            if facts.complete() {
+                skb.csum_none();
+            }
+            true
+        }
+    }
+}
+
+/// As [`packet()`], on both sides at once, and of TCP the numbers as `how` says.
+#[inline(always)]
+pub(in super::super) fn both<const V6: bool>(
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    to: &Both,
+    how: &tcp::Translate,
+    facts: Facts,
+    age: bool,
+) -> bool {
+    let family = if V6 { Family::V6 } else { Family::V4 };
+    let l4_len = match iph.proto {
+        _ if iph.later_fragment => 0,
+        IPPROTO_TCP => match skb.read::<1>(iph.l4.wrapping_add(12)) {
+            Some([offset]) => usize::from(offset >> 4) << 2,
+            None => return false,
+        },
+        proto => header_len(proto),
+    };
+    let len = skb.len();
+    // What is wrong with the checksum stays wrong with it.
+    let error = if iph.proto == IPPROTO_SCTP && l4_len != 0 {
+        sctp_error(skb, iph, facts)
+    } else {
+        0
+    };
+    let Some(bytes) = skb.writable(iph.l4.wrapping_add(l4_len)) else {
+        return false;
+    };
+    let Some((l3, l4)) = bytes.split_at_mut_checked(iph.l4) else {
+        return false;
+    };
+    let ends = tcp::Ends {
+        family,
+        old: (&iph.src, &iph.dst),
+        new: (&to.src.addr, &to.dst.addr),
+        ports: Ports {
+            src: to.src.port,
+            dst: to.dst.port,
+        },
+    };
+    let result = match iph.proto {
+        _ if l4_len == 0 => Ok(L4Result::NoPorts),
+        IPPROTO_TCP => tcp::rewrite(l4, &ends, how, facts.partial()).map(|()| L4Result::Done),
+        IPPROTO_UDP => fullnat::rewrite_udp(l4, &ends, facts.partial()),
+        _ => fullnat::rewrite_ports(l4, &ends),
+    };
+    let Ok(result) = result else {
+        return false;
+    };
+    if fullnat::rewrite_addresses(l3, &ends, age).is_err() {
+        return false;
+    }
+    match result {
+        L4Result::NeedsFullUdp => full_udp::<V6>(skb, iph, &to.src.addr, &to.dst.addr, len),
+        L4Result::NeedsSctpCrc => full_sctp(skb, iph, error),
         _ => {
             if facts.complete() {
                 skb.csum_none();
@@ -164,13 +248,15 @@ fn full_sctp(skb: &mut Skb<'_>, iph: &Iph, error: u32) -> bool {
 /// A UDP packet without a checksum gets one, as in C.
 #[cold]
 #[inline(never)]
-fn full_udp<const V6: bool>(skb: &mut Skb<'_>, iph: &Iph, side: Side, to: &To, len: u32) -> bool {
+fn full_udp<const V6: bool>(
+    skb: &mut Skb<'_>,
+    iph: &Iph,
+    src: &Addr,
+    dst: &Addr,
+    len: u32,
+) -> bool {
     let family = if V6 { Family::V6 } else { Family::V4 };
     let sum = skb.sum_from(iph.l4 as u32);
-    let (src, dst) = match side {
-        Side::Src => (&to.addr, &iph.dst),
-        Side::Dst => (&iph.src, &to.addr),
-    };
     let l4_len = len.saturating_sub(iph.l4 as u32);
     let done = skb
         .writable(iph.l4.wrapping_add(header_len(IPPROTO_UDP)))

@@ -121,6 +121,22 @@ impl<B: BorrowMut<Fixed>> Tcp<B> {
         (h[2], h[3]) = (b[0], b[1]);
     }
 
+    /// Sets the sequence number. The checksum is then wrong.
+    #[inline]
+    pub fn set_seq(&mut self, seq: u32) {
+        let [a, b, c, d] = seq.to_be_bytes();
+        let h = self.m();
+        (h[4], h[5], h[6], h[7]) = (a, b, c, d);
+    }
+
+    /// Sets the acknowledgement number. The checksum is then wrong.
+    #[inline]
+    pub fn set_ack_seq(&mut self, ack: u32) {
+        let [a, b, c, d] = ack.to_be_bytes();
+        let h = self.m();
+        (h[8], h[9], h[10], h[11]) = (a, b, c, d);
+    }
+
     /// Sets the checksum.
     #[inline]
     pub fn set_check(&mut self, check: u16) {

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What FullNAT needs of a namespace: which addresses are local ones, and which ports rest.
+//!
+//! The design is in `docs/fullnat.md`. Pools belong to services ([`crate::service::pool`]); what a connection has of its own
+//! is in [`crate::conn`], what happens to packets in [`crate::datapath`].
+
+use crate::{
+    conn::Tuple,
+    os::{
+        atomic::I64,
+        net::{
+            Handle,
+            Net,
+            WhileOpen, //
+        },
+        random,
+        rcu::{
+            Held,
+            RcuBox,
+            RcuCell, //
+        },
+        time, //
+    },
+    service::{
+        pool::Local,
+        PerFamily, //
+    },
+    HZ, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use rvs_core::{
+    addr::{
+        Addr,
+        Family, //
+    },
+    sort::sort, //
+};
+
+/// How long a port rests towards a real server that may still remember the connection, in seconds: TIME-WAIT of Linux and
+/// most others.
+const REST_SECS: u32 = 60;
+/// Places for resting ports that have the same low bits of their hash: one cache line.
+const WAYS: usize = 8;
+/// How many times that, a power of two.
+const SETS: usize = 1 << 13;
+
+/// Local ports that are not given to connections to some real server, for a while: half of a hash, and until when.
+///
+/// Another one with the same half rests, too, which does no harm. Where more rest than have room, the oldest one gives way:
+/// rising sequence numbers and timestamps make up for it.
+struct Resting {
+    slots: KVVec<I64>,
+}
+
+impl Resting {
+    fn new() -> Result<Self> {
+        let mut slots = KVVec::with_capacity(SETS * WAYS, GFP_KERNEL)?;
+        for _ in 0..SETS * WAYS {
+            slots
+                .push_within_capacity(I64::new(0))
+                .map_err(|_| ENOMEM)?;
+        }
+        Ok(Self { slots })
+    }
+
+    fn set(&self, hash: u64) -> &[I64] {
+        let at = (hash as usize & (SETS - 1)).wrapping_mul(WAYS);
+        self.slots
+            .get(at..)
+            .and_then(|slots| slots.get(..WAYS))
+            .unwrap_or_default()
+    }
+
+    /// What a place holds: nothing is 0, as no hash is.
+    fn parts(word: i64) -> (u32, u32) {
+        ((word as u64 >> 32) as u32, word as u32)
+    }
+
+    fn tag(hash: u64) -> u32 {
+        ((hash >> 32) as u32).max(1)
+    }
+
+    fn add(&self, hash: u64, now: u32, until: u32) {
+        // How long each has still to rest; the free ones less than nothing.
+        let left = |slot: &I64| match Self::parts(slot.load()) {
+            (0, _) => i32::MIN,
+            (_, until) => until.wrapping_sub(now) as i32,
+        };
+        if let Some(slot) = self.set(hash).iter().min_by_key(|slot| left(slot)) {
+            let word = u64::from(Self::tag(hash)) << 32 | u64::from(until);
+            slot.store(word as i64);
+        }
+    }
+
+    fn has(&self, hash: u64, now: u32) -> bool {
+        let tag = Self::tag(hash);
+        self.set(hash).iter().any(|slot| {
+            let (have, until) = Self::parts(slot.load());
+            have == tag && until.wrapping_sub(now) as i32 > 0
+        })
+    }
+}
+
+/// Addresses of a family, as ranges that neither touch nor overlap, in order.
+struct Ranges {
+    v4: KVec<(u32, u32)>,
+    v6: KVec<(u128, u128)>,
+}
+
+/// Sorted values as ranges; `next` is what follows a value. Sleeps.
+fn ranges<T: Copy + Ord>(mut all: KVec<T>, next: impl Fn(T) -> Option<T>) -> Result<KVec<(T, T)>> {
+    sort(&mut all);
+    let mut ranges: KVec<(T, T)> = KVec::with_capacity(all.len(), GFP_KERNEL)?;
+    for &value in &all {
+        match ranges.last_mut() {
+            Some((_, last)) if value <= *last || next(*last) == Some(value) => *last = value,
+            _ => ranges
+                .push_within_capacity((value, value))
+                .map_err(|_| ENOMEM)?,
+        }
+    }
+    Ok(ranges)
+}
+
+/// A number of each address of a family. Sleeps.
+fn numbers<T>(
+    family: Family,
+    locals: &[Arc<Local>],
+    number: impl Fn(&Addr) -> T,
+) -> Result<KVec<T>> {
+    let mut all = KVec::with_capacity(locals.len(), GFP_KERNEL)?;
+    for local in locals.iter().filter(|local| local.family() == family) {
+        all.push_within_capacity(number(local.addr()))
+            .map_err(|_| ENOMEM)?;
+    }
+    Ok(all)
+}
+
+/// Whether a value is in one of the ranges.
+#[inline(always)]
+fn holds<T: Copy + PartialOrd>(ranges: &[(T, T)], value: T) -> bool {
+    let (mut low, mut high) = (0, ranges.len());
+    while low < high {
+        let middle = low.wrapping_add(high) / 2;
+        let Some((first, last)) = ranges.get(middle) else {
+            return false;
+        };
+        if value < *first {
+            high = middle;
+        } else if value > *last {
+            low = middle.wrapping_add(1);
+        } else {
+            return true;
+        }
+    }
+    false
+}
+
+fn v6_number(addr: &Addr) -> u128 {
+    u128::from_be_bytes(addr.bytes())
+}
+
+impl Ranges {
+    /// Sleeps.
+    fn of(family: Family, locals: &[Arc<Local>]) -> Result<RcuBox<Self>> {
+        let (mut v4, mut v6) = (KVec::new(), KVec::new());
+        match family {
+            Family::V4 => {
+                v4 = ranges(numbers(family, locals, Addr::v4_host)?, |a| {
+                    a.checked_add(1)
+                })?;
+            }
+            Family::V6 => {
+                v6 = ranges(numbers(family, locals, v6_number)?, |a| a.checked_add(1))?;
+            }
+        }
+        RcuBox::new(Self { v4, v6 }, GFP_KERNEL)
+    }
+}
+
+/// FullNAT in a network namespace.
+pub(crate) struct Realm {
+    net: WhileOpen,
+    key: [u64; 2],
+    ranges: PerFamily<RcuCell<Ranges>>,
+    resting: Resting,
+}
+
+impl Realm {
+    /// Makes it, without any address. May sleep.
+    pub(crate) fn new(net: &Handle) -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Self {
+                net: WhileOpen::new(net),
+                key: random::bytes16(),
+                ranges: PerFamily::new(RcuCell::empty(), RcuCell::empty()),
+                resting: Resting::new()?,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// The namespace, while packets may be sent there.
+    pub(crate) fn net(&self) -> Option<&Net> {
+        self.net.get()
+    }
+
+    /// No more packets: the namespace goes.
+    pub(crate) fn close(&self) {
+        self.net.close();
+    }
+
+    /// What hides sequence numbers, timestamps and the choice of ports.
+    pub(crate) fn key(&self) -> &[u64; 2] {
+        &self.key
+    }
+
+    /// Whether an IPv4 address (memory order) is a local one.
+    #[inline(always)]
+    pub(crate) fn has_v4(&self, addr: u32, g: &Held) -> bool {
+        let ranges = self.ranges.get(Family::V4).load(g);
+        ranges.is_some_and(|ranges| holds(&ranges.v4, u32::from_be(addr)))
+    }
+
+    /// Whether an IPv6 address is a local one.
+    #[inline(always)]
+    pub(crate) fn has_v6(&self, addr: &[u8; 16], g: &Held) -> bool {
+        let ranges = self.ranges.get(Family::V6).load(g);
+        ranges.is_some_and(|ranges| holds(&ranges.v6, u128::from_be_bytes(*addr)))
+    }
+
+    /// Makes these the local addresses of a family. Without memory the old ones stay. Sleeps; callers must not overlap.
+    pub(crate) fn set_locals(&self, family: Family, locals: &[Arc<Local>]) -> Result {
+        let ranges = Ranges::of(family, locals)?;
+        self.ranges.get(family).replace(Some(ranges));
+        Ok(())
+    }
+
+    /// Lets the local port rest at which this reply would arrive.
+    pub(crate) fn rest(&self, reply: &Tuple) {
+        let now = time::jiffies();
+        let until = now.wrapping_add(HZ.from_secs_u32(REST_SECS));
+        self.resting.add(reply.long_hash(&self.key), now, until);
+    }
+
+    /// Whether the local port rests at which this reply would arrive.
+    pub(crate) fn rests(&self, reply: &Tuple) -> bool {
+        self.resting
+            .has(reply.long_hash(&self.key), time::jiffies())
+    }
+}
