@@ -195,7 +195,7 @@ impl Queue {
         }
         self.chunks
             .push_within_capacity(new)
-            .map_err(|_| ENOMEM.into())
+            .map_err(|_| ENOMEM)
     }
 }
 
