@@ -698,8 +698,11 @@ impl Score {
                     }
                 } else {
                     let only = |a: &[Seen], b: &[Seen]| {
-                        let lines = a.iter().filter(|s| !b.contains(s));
-                        lines.map(|s| format!("\n  {s:?}")).collect::<String>()
+                        listed(
+                            a.iter()
+                                .filter(|s| !b.contains(s))
+                                .map(|s| format!("{s:?}")),
+                        )
                     };
                     found.push(format!(
                         "to the {side}: {} frames, C {}\nours alone{}\nC's alone{}",
@@ -723,7 +726,7 @@ impl Score {
                 let mut text = format!("{name}, batch {n}: {}\n", found.join("\n"));
                 if self.wrong.len() < 3 {
                     for shot in &shots {
-                        let hex: String = shot.bytes.iter().map(|b| format!("{b:02x}")).collect();
+                        let hex = hex(&shot.bytes);
                         writeln!(
                             text,
                             "  sent by {:?} {:?}{} {hex}",
@@ -739,10 +742,7 @@ impl Score {
         self.conns += ours.conns.len();
         if ours.conns != c.conns {
             let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| {
-                a.difference(b)
-                    .take(10)
-                    .map(|r| format!("\n  {r}"))
-                    .collect::<String>()
+                listed(a.difference(b).take(10).cloned())
             };
             self.wrong.push(format!(
                 "{name}: connections, ours alone{}\nC's alone{}",
@@ -829,4 +829,17 @@ fn run(cx: &Cx, methods: &[Method]) -> Result<()> {
         score.meant
     );
     Ok(())
+}
+
+/// Lines below a heading.
+fn listed(lines: impl Iterator<Item = String>) -> String {
+    lines.fold(String::new(), |text, line| text + "\n  " + &line)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

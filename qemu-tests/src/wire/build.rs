@@ -120,7 +120,7 @@ impl Head {
                     (proto, inner) = (FRAGMENT, header);
                 }
                 (proto, inner) = chain(&self.before, proto, &inner);
-                let word = 6 << 28 | u32::from(self.tos) << 20 | (self.label & 0xf_ffff);
+                let word = (6 << 28) | (u32::from(self.tos) << 20) | (self.label & 0xf_ffff);
                 b.extend(word.to_be_bytes());
                 b.extend((inner.len() as u16).to_be_bytes());
                 b.extend([proto, self.ttl]);

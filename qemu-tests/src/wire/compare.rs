@@ -321,7 +321,7 @@ mod tests {
             .bytes()
             .map(|c| (c as char).to_digit(16).unwrap() as u8)
             .collect();
-        bytes.extend(digits.chunks(2).map(|d| d[0] << 4 | d[1]));
+        bytes.extend(digits.chunks(2).map(|d| (d[0] << 4) | d[1]));
         Seen(bytes)
     }
 
