@@ -212,10 +212,11 @@ fn default_jobs(guest: Guest) -> usize {
         })
         .unwrap_or(4 << 20);
     let by_memory = available / 1024 / memory_mib(guest);
-    // The debug guests wait for much: one more than there are processors keeps those busy.
-    let guests = match guest {
-        Guest::Lockdep | Guest::Kasan => cores.saturating_add(1),
-        Guest::Uml | Guest::Qemu | Guest::Virtme => cores,
+    // Scenarios wait for much: one guest more than there are processors keeps those busy.
+    let guests = if guest.emulated() {
+        cores
+    } else {
+        cores.saturating_add(1)
     };
     guests.min(by_memory).max(1)
 }
