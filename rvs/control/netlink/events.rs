@@ -193,9 +193,7 @@ impl Queue {
             }
             self.chunks = larger;
         }
-        self.chunks
-            .push_within_capacity(new)
-            .map_err(|_| ENOMEM)
+        self.chunks.push_within_capacity(new).map_err(|_| ENOMEM)
     }
 }
 
