@@ -132,7 +132,16 @@ impl Site {
 /// Lets `checker` run: it makes the service, takes server 1 out when it is dead and back in when it is not, and
 /// removes everything when it is stopped.
 pub fn health(site: &mut Site, checker: Program) -> Result<()> {
-    let outcome = watch(site, &checker);
+    health_until(site, checker, || Ok(()))
+}
+
+/// As [`health`], with something that is waited for before the checker is stopped.
+pub fn health_until(
+    site: &mut Site,
+    checker: Program,
+    last: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let outcome = watch(site, &checker).and_then(|()| last());
     let ended = match outcome {
         Ok(()) => checker.stop()?,
         Err(e) => {

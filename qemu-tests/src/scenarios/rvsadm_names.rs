@@ -12,11 +12,12 @@ use std::path::Path;
 use anyhow::{ensure, Context, Result};
 use nix::mount::{mount, MsFlags};
 
-use super::clients::{health, Program, Site};
+use super::clients::{health, health_until, Program, Site};
 use super::{clients_keepalived, clients_ldirectord};
 use crate::ipvs::Ipvs;
 use crate::ns::Ns;
 use crate::scenario::{Cx, Scenario};
+use crate::wait::until_true;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "rvsadm_names",
@@ -114,7 +115,6 @@ fn wrappers() -> Result<()> {
 
 /// keepalived's notifications call ipvsadm.
 fn keepalived(site: &mut Site) -> Result<()> {
-    // keepalived ends those that still run when it ends: nothing may be left half done.
     script(
         "/run/notify",
         "#!/bin/sh\nexec >>/run/notified 2>&1\necho \"$1\"\n/usr/sbin/ipvsadm -Ln --rate && \
@@ -128,15 +128,18 @@ fn keepalived(site: &mut Site) -> Result<()> {
     );
     fs::write("/run/keepalived.conf", config)?;
     let program = Program::start(&site.topo.director, "keepalived", clients_keepalived::LINE)?;
-    health(site, program)?;
-    let notified = fs::read_to_string("/run/notified").context("no script was called")?;
-    ensure!(
-        ["up\n", "down\n", "InBPS", "fine\n"]
-            .iter()
-            .all(|t| notified.contains(t)),
-        "{notified}"
-    );
-    Ok(())
+    // Both scripts have ended: the second "fine" is the last that they write.
+    health_until(site, program, || {
+        until_true("the scripts are called", 20.0, || {
+            // Not there before the first.
+            let notified = fs::read_to_string("/run/notified").unwrap_or_default();
+            Ok(["up\n", "down\n", "InBPS"]
+                .iter()
+                .all(|t| notified.contains(t))
+                && notified.matches("fine\n").count() >= 2)
+        })
+    })
+    .with_context(|| fs::read_to_string("/run/notified").unwrap_or_default())
 }
 
 fn run(cx: &Cx) -> Result<()> {
