@@ -8,13 +8,15 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 GUEST ?= uml
 PEER ?= rvs
 SCENARIO ?=
+# How many scenarios of a run may pass at a second attempt only (they are named, and never those that the kernel had a word about).
+AGAIN ?=
 # What `make test` boots on the stock kernel.
 QEMU_SCENARIOS ?= boot hooks
 
 lab := scripts/lab
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO)))
 in-root := $(lab) run
-runner = $(in-root) cargo run --quiet --locked --manifest-path qemu-tests/Cargo.toml --bin rvs-test -- run
+runner = $(in-root) cargo run --quiet --locked --manifest-path qemu-tests/Cargo.toml --bin rvs-test -- run $(addprefix --again ,$(AGAIN))
 scenario-args = $(addprefix --scenario ,$(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
 
 .PHONY: modules

@@ -4,7 +4,7 @@
 //!
 //! It speaks to the other half over the console. `RVS-NEXT number` asks for a scenario, whose name the other half then writes
 //! into a file in the folder that both see. `RVS-BEGIN name` follows, then whatever the scenario prints, then exactly one
-//! `RVS-VERDICT ok|FAIL seconds`.
+//! `RVS-VERDICT ok|FAIL seconds name`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -208,7 +208,10 @@ fn run(place: &Place) -> Result<bool> {
             println!("PROBLEM {name}: {problem}");
         }
         let verdict = if problems.is_empty() { "ok" } else { "FAIL" };
-        println!("{VERDICT}{verdict} {:.2}", begin.elapsed().as_secs_f64());
+        println!(
+            "{VERDICT}{verdict} {:.2} {name}",
+            begin.elapsed().as_secs_f64()
+        );
         all &= problems.is_empty();
     }
     if let Some(leaks) = leaks {

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use crate::pkt::{Pkt, FENCE};
 use crate::tap::{Frame, Tap};
 use crate::topo::{mac, Family, Topo};
-use crate::wait::scaled;
+use crate::wait::patience;
 
 /// From where packets are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Rig {
             ..Pkt::new(src, dst, FENCE)
         };
         self.side(from).send(&fence)?;
-        let end = Instant::now() + scaled(5.0);
+        let end = Instant::now() + patience(5.0);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let Some(frame) = tap.recv(left)? else {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::ns::Ns;
-use crate::wait::scaled;
+use crate::wait::{patience, scaled};
 
 /// A server that runs until dropped. Every answer starts with its name.
 #[derive(Debug)]
@@ -181,11 +181,11 @@ fn wait_readable(listener: &TcpListener) {
 /// A TCP connection from `ns`.
 pub fn connect(ns: &Ns, to: SocketAddr) -> Result<TcpStream> {
     let stream = ns
-        .run(|| TcpStream::connect_timeout(&to, scaled(5.0)))
+        .run(|| TcpStream::connect_timeout(&to, patience(5.0)))
         .with_context(|| format!("connecting from {} to {to}", ns.name()))?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(scaled(5.0)))?;
-    stream.set_write_timeout(Some(scaled(5.0)))?;
+    stream.set_read_timeout(Some(patience(5.0)))?;
+    stream.set_write_timeout(Some(patience(5.0)))?;
     Ok(stream)
 }
 

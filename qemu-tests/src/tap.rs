@@ -14,7 +14,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::ns::Ns;
 use crate::pkt::Pkt;
-use crate::wait::scaled;
+use crate::wait::patience;
 
 const PACKET_VNET_HDR: libc::c_int = 15;
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
@@ -318,7 +318,7 @@ impl Tap {
         }
     }
 
-    /// The next received frame that `pred` accepts, within `seconds` (scaled). Others are thrown
+    /// The next received frame that `pred` accepts, within `seconds` ([`patience`]). Others are thrown
     /// away.
     pub fn expect(
         &self,
@@ -326,7 +326,7 @@ impl Tap {
         seconds: f64,
         mut pred: impl FnMut(&Frame) -> bool,
     ) -> Result<Frame> {
-        let end = Instant::now() + scaled(seconds);
+        let end = Instant::now() + patience(seconds);
         let mut others = Vec::new();
         while let Some(frame) = self.recv(end.saturating_duration_since(Instant::now()))? {
             if pred(&frame) {

@@ -39,17 +39,25 @@ pub fn scaled(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds * slow())
 }
 
-/// Polls `f` until it holds a value, at most `seconds` (scaled); `what` names the hope in the
-/// error.
+/// How long to wait for what takes up to `seconds` (scaled) where this guest has a processor to itself: several guests run at
+/// once, and other things may.
+pub fn patience(seconds: f64) -> Duration {
+    3 * scaled(seconds)
+}
+
+/// Polls `f` until it holds a value, for what takes at most `seconds` ([`patience`]); `what` names the hope in the error.
 pub fn until<T>(what: &str, seconds: f64, mut f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let end = Instant::now() + scaled(seconds);
+    let end = Instant::now() + patience(seconds);
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(value) = f()? {
             return Ok(value);
         }
         if Instant::now() > end {
-            bail!("not within {:.1} s: {what}", scaled(seconds).as_secs_f64());
+            bail!(
+                "not within {:.1} s: {what}",
+                patience(seconds).as_secs_f64()
+            );
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));

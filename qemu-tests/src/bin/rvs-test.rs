@@ -63,6 +63,10 @@ struct Run {
     /// Processors of each guest [default: 2; 1 on lockdep and kasan].
     #[arg(long)]
     cpus: Option<usize>,
+    /// How many scenarios may fail and pass at a second attempt, which is reported. Never those whose guest had a report of the
+    /// kernel or died.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    again: usize,
     /// Of everything random; printed with each failure.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -177,6 +181,10 @@ struct Hall {
     chunk: usize,
     queue: Mutex<VecDeque<&'static Scenario>>,
     board: Board,
+    /// How many may fail once.
+    again: usize,
+    /// Those that did, with the message of that.
+    once: Mutex<Vec<(&'static str, String)>>,
 }
 
 /// The checkout: the folder above that has `scripts/lab`.
@@ -278,6 +286,8 @@ impl Run {
             chunk: self.chunk.max(1),
             queue: Mutex::new(queue.into()),
             board: Board::default(),
+            again: self.again,
+            once: Mutex::default(),
         });
         for s in &run {
             let folder = hall.folder(s.name);
@@ -319,6 +329,12 @@ impl Run {
         for worker in workers {
             if worker.join().is_err() {
                 bail!("a thread of the runner failed");
+            }
+        }
+        let once = hall.once.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, why) in once.iter() {
+            if matches!(hall.board.wait(name), Outcome::Passed) {
+                println!("---- {name} passed at the second attempt only; the first: {why}\n");
             }
         }
         Ok(conclusion.exit_code())
@@ -582,8 +598,24 @@ impl Hall {
     fn judge(&self, shown: &Shown, ended: &str, out: &Path) {
         match shown.why(ended) {
             None => self.board.post(shown.scenario.name, Outcome::Passed),
+            Some(why) if self.may_try_again(shown, &why, out) => self.again(shown.scenario),
             Some(why) => self.fail(shown, &why, out),
         }
+    }
+
+    /// Whether a failure is the scenario's first, the kernel had nothing to say, and not too many have failed.
+    fn may_try_again(&self, shown: &Shown, why: &str, out: &Path) -> bool {
+        let name = shown.scenario.name;
+        let mut once = self.once.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.verdict != Some(false)
+            || shown.said.iter().chain(&shown.stray).any(|l| is_trouble(l))
+            || once.len() >= self.again
+            || once.iter().any(|(n, _)| *n == name)
+        {
+            return false;
+        }
+        once.push((name, self.keep(name, why, &shown.said, out)));
+        true
     }
 
     fn fail(&self, shown: &Shown, why: &str, out: &Path) {
