@@ -64,6 +64,7 @@ endif
 
 .PHONY: test-host
 test-host: ## the tests that need no guest
+	scripts/test-scripts
 	$(in-root) cargo test --quiet --locked --workspace
 
 .PHONY: test-scenarios
