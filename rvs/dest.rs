@@ -154,7 +154,6 @@ impl Estimated for Dest {
     }
 }
 
-#[allow(dead_code)]
 impl Dest {
     /// Makes a destination of `svc` that nobody knows yet. May sleep. The first half of C `ip_vs_new_dest()`.
     #[inline(never)]

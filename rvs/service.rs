@@ -279,7 +279,6 @@ impl Estimated for Service {
     }
 }
 
-#[allow(dead_code)]
 impl Service {
     /// Makes a service without destinations that nobody knows yet. May sleep.
     #[inline(never)]

@@ -187,7 +187,6 @@ pub(crate) enum Way {
     Reply,
 }
 
-#[allow(dead_code)]
 impl Conn {
     fn new(param: &Param<'_>, counts: bool) -> Result<Self> {
         let flow = param.flow;
@@ -699,7 +698,6 @@ pub(crate) struct ConnTable {
     counting: Bool,
 }
 
-#[allow(dead_code)]
 impl ConnTable {
     /// Makes a table of the least size, whose changes `events` is told. `lfactor` is `conn_lfactor`, `counting`
     /// `rvs_conn_counters`. May sleep.

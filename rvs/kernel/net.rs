@@ -24,7 +24,6 @@ pub(crate) struct Net(Opaque<bindings::net>);
 // SAFETY: Everything below that touches the C structure may run on any thread.
 unsafe impl Sync for Net {}
 
-#[allow(dead_code)]
 impl Net {
     /// Views a C pointer.
     ///

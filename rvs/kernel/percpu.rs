@@ -26,7 +26,6 @@ unsafe impl Send for Counters {}
 // SAFETY: Each CPU writes its own set, with operations that are atomic against interrupts; readers read whole words.
 unsafe impl Sync for Counters {}
 
-#[allow(dead_code)]
 impl Counters {
     /// Allocates counters that are all zero. May sleep.
     pub(crate) fn new() -> Result<Self> {

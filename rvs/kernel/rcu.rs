@@ -130,7 +130,6 @@ unsafe impl<T: Send + Sync + 'static> Send for RcuCell<T> {}
 // SAFETY: Readers get `&T` (`T: Sync`); a writer that takes the value out moves it to an RCU callback (`T: Send`).
 unsafe impl<T: Send + Sync + 'static> Sync for RcuCell<T> {}
 
-#[allow(dead_code)]
 impl<T: Send + Sync + 'static> RcuCell<T> {
     /// Makes an empty cell.
     pub(crate) const fn empty() -> Self {
