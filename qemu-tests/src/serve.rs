@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -187,6 +188,23 @@ pub fn connect(ns: &Ns, to: SocketAddr) -> Result<TcpStream> {
     stream.set_read_timeout(Some(patience(5.0)))?;
     stream.set_write_timeout(Some(patience(5.0)))?;
     Ok(stream)
+}
+
+/// Sends the SYN of a connection from `ns` and does not wait for it to be answered.
+pub fn begin_connect(ns: &Ns, to: SocketAddr) -> Result<OwnedFd> {
+    use nix::sys::socket::{connect, socket, AddressFamily, SockFlag, SockType, SockaddrStorage};
+    ns.run(|| {
+        let family = if to.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK, None)?;
+        match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+            Ok(()) | Err(nix::Error::EINPROGRESS) => Ok(socket),
+            Err(e) => Err(e).with_context(|| format!("connecting from {} to {to}", ns.name())),
+        }
+    })
 }
 
 /// Sends a line and returns the line that comes back, without its end.

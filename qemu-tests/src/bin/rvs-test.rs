@@ -220,11 +220,11 @@ fn default_jobs(guest: Guest) -> usize {
         })
         .unwrap_or(4 << 20);
     let by_memory = available / 1024 / memory_mib(guest);
-    // Scenarios wait for much: one guest more than there are processors keeps those busy.
+    // Scenarios wait for much: twice as many guests as processors keep those busy.
     let guests = if guest.emulated() {
         cores
     } else {
-        cores.saturating_add(1)
+        cores.saturating_mul(2)
     };
     guests.min(by_memory).max(1)
 }

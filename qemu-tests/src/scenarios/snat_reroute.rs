@@ -97,14 +97,11 @@ fn local(family: Family) -> Result<()> {
     policy(&topo, family)?;
     // The second real server passes on what it gets, so the client has its answer by a detour.
     let second = Tap::open(&topo.rs[1], "eth0", mac(2, 2), mac(2, 1))?;
-    let stream = std::thread::scope(|s| {
-        let connecting = s.spawn(|| serve::connect(&topo.client, vip));
-        let seen = second.expect("a reply of the local server", 3.0, |f| {
-            !f.outgoing && f.pkt.source() == vip
-        });
-        drop(connecting);
-        seen
+    let connecting = serve::begin_connect(&topo.client, vip)?;
+    let stream = second.expect("a reply of the local server", 3.0, |f| {
+        !f.outgoing && f.pkt.source() == vip
     })?;
+    drop(connecting);
     ensure!(
         stream.pkt.flags == SYN | ACK && stream.pkt.dst == family.client(),
         "{stream:?}"
