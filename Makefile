@@ -28,8 +28,6 @@ modules: ## build rvs.ko (default); KDIR= names another kernel's build tree, MO=
 install: ## install rvs.ko for the kernel of KDIR, with depmod (as root)
 	@scripts/check-kdir $(KDIR) $(O)
 	+$(kbuild) modules_install
-	@if [ -e packaging/modprobe.d/rvs.conf ]; then \
-		install -D -m 644 packaging/modprobe.d/rvs.conf $(INSTALL_MOD_PATH)/etc/modprobe.d/rvs.conf; fi
 
 .PHONY: install-rvsadm
 install-rvsadm: ## install rvsadm, man pages and completions; RVSADM= a built one, PREFIX= (/usr/local), DESTDIR=, IPVSADM=1 also as ipvsadm
