@@ -115,13 +115,14 @@ struct Rvs {
     // The C module may come again.
     _rival: Pin<KBox<rival::Refused>>,
     // The memory that all was in.
-    _caches: [slab::Registration; 4],
+    _caches: [slab::Registration; 5],
 }
 
 impl kernel::Module for Rvs {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let caches = [
             conn::CACHE.register(c"rvs_conn")?,
+            conn::TAILS.register(c"rvs_conn_v6")?,
             service::SERVICES.register(c"rvs_service")?,
             service::SERVERS.register(c"rvs_server")?,
             service::trash::CACHE.register(c"rvs_removed")?,

@@ -6,7 +6,7 @@ use super::{
     Conn,
     ConnTable,
     Created,
-    Extension,
+    Far,
     NoConn,
     Param,
     Tuple, //
@@ -18,6 +18,10 @@ use crate::{
             U32, //
         },
         net::End,
+        one_of::{
+            OneOf,
+            Which, //
+        },
         rcu::Held,
         table::{
             Inserted,
@@ -179,7 +183,10 @@ impl Conn {
     /// What it has with FullNAT.
     #[inline(always)]
     pub(crate) fn fullnat(&self) -> Option<&FullNat> {
-        self.extension.as_ref()?.fullnat.as_deref()
+        match self.extension.as_ref()?.get() {
+            Which::Boxed(far) => Some(&far.full),
+            Which::Pooled(_) => None,
+        }
     }
 
     /// Whether both ends of its packets are rewritten.
@@ -191,32 +198,19 @@ impl Conn {
     /// Whether a packet comes from the real server to the local address. Protocol, kind and destination port are known to be
     /// right.
     pub(super) fn is_local_reply(&self, t: &Tuple) -> bool {
-        let Some(ext) = &self.extension else {
-            return false;
-        };
         self.dport == t.sport
-            && ext.daddr == t.src
-            && ext.fullnat.as_ref().is_some_and(|full| full.addr == t.dst)
+            && self.daddr() == t.src
+            && self.fullnat().is_some_and(|full| full.addr == t.dst)
     }
 
     /// Gives a new connection its seat.
     fn sit(&mut self, seat: &Seat<'_>) -> Result {
-        let full = KBox::new(FullNat::new(seat), GFP_ATOMIC | __GFP_NOWARN)?;
-        match &mut self.extension {
-            Some(ext) => ext.fullnat = Some(full),
-            // INVARIANT: That of FullNAT has one, with the addresses.
-            none => {
-                *none = Some(KBox::new(
-                    Extension {
-                        caddr: Addr::v4(self.caddr),
-                        vaddr: Addr::v4(self.vaddr),
-                        daddr: Addr::v4(self.daddr),
-                        fullnat: Some(full),
-                    },
-                    GFP_ATOMIC | __GFP_NOWARN,
-                )?)
-            }
-        }
+        let far = Far {
+            tails: self.tails().copied().unwrap_or_default(),
+            full: FullNat::new(seat),
+        };
+        // INVARIANT: That of FullNAT has one.
+        self.extension = Some(OneOf::boxed(KBox::new(far, GFP_ATOMIC | __GFP_NOWARN)?));
         self.rport = seat.port;
         // Whatever the sysctl `conntrack` says: netfilter never sees both directions of it.
         const OTHERS: u32 = conn_flag::FWD_MASK | conn_flag::ONE_PACKET | conn_flag::NFCT;

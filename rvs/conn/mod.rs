@@ -37,8 +37,15 @@ use crate::{
             Handle,
             WhileOpen, //
         },
+        one_of::{
+            OneOf,
+            Which, //
+        },
         rcu::Held,
-        slab,
+        slab::{
+            self,
+            Pooled, //
+        },
         table::{
             self,
             Entry,
@@ -59,7 +66,6 @@ use crate::{
     },
 };
 use kernel::{
-    alloc::flags::*,
     prelude::*,
     sync::Arc, //
 };
@@ -109,14 +115,32 @@ const STALE: u32 = 1 << 23;
 /// How long the end of a connection that controls others is put off.
 const DEFERRED: u32 = DEFERRED_SECS.wrapping_mul(HZ);
 
-/// What only some connections need.
-struct Extension {
-    /// Client, virtual and destination address.
-    caddr: Addr,
-    vaddr: Addr,
-    daddr: Addr,
-    /// That of FullNAT.
-    fullnat: Option<KBox<FullNat>>,
+/// Where the rest of IPv6 addresses is allocated.
+pub(crate) static TAILS: slab::Cache<Tails> = slab::Cache::new();
+
+/// What a connection has no room for of its addresses: all words but the first.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Tails {
+    caddr: [u32; 3],
+    vaddr: [u32; 3],
+    daddr: [u32; 3],
+}
+
+// With a connection's 128 bytes less than half of C's 320 and what a slab loses of them.
+kernel::static_assert!(size_of::<Tails>() <= 40);
+
+impl Pooled for Tails {
+    fn cache() -> &'static slab::Cache<Self> {
+        &TAILS
+    }
+}
+
+/// What a FullNAT connection has beside others.
+#[repr(C)]
+struct Far {
+    tails: Tails,
+    full: FullNat,
 }
 
 /// A connection: what the client, the virtual service and the real server are to each other.
@@ -125,7 +149,7 @@ struct Extension {
 ///
 /// # Invariants
 ///
-/// `extension` is there exactly if the connection is IPv6 (the short addresses are zero then) or FullNAT. `kind` is the
+/// The addresses here are their first words; `extension` is there exactly if the connection is IPv6 or FullNAT. `kind` is the
 /// [`Tuple::kind()`] of what finds it. `rport` is where replies go: the client's port, or with FullNAT the local one.
 #[repr(C)]
 pub(crate) struct Conn {
@@ -138,7 +162,7 @@ pub(crate) struct Conn {
     rport: Be16,
     proto: u8,
     kind: u8,
-    extension: Option<KBox<Extension>>,
+    extension: Option<OneOf<Tails, Far>>,
     dest: Option<Arc<Dest>>,
     /// The connection or template that controls this one; it does not end before.
     control: Option<Tie<Conn>>,
@@ -196,19 +220,14 @@ impl Conn {
             .is_some_and(|d| (d.family() == Family::V6) != flow.v6);
         let daddr = if mixed { Addr::ZERO } else { param.daddr };
         let extension = if flow.v6 {
-            Some(KBox::new(
-                Extension {
-                    caddr: flow.src,
-                    vaddr: flow.dst,
-                    daddr,
-                    fullnat: None,
-                },
-                GFP_ATOMIC | __GFP_NOWARN,
-            )?)
+            Some(OneOf::pooled(Tails {
+                caddr: flow.src.tail(),
+                vaddr: flow.dst.tail(),
+                daddr: daddr.tail(),
+            })?)
         } else {
             None
         };
-        let short = |a: &Addr| if flow.v6 { 0 } else { a.v4_be() };
         // `INACTIVE`, and `NOOUTPUT` unless the way back is ours, come with the destination.
         let mut flags = param.flags | param.dest.map_or(0, |dest| dest.conn_flags());
         if flow.template {
@@ -219,9 +238,9 @@ impl Conn {
         }
         // INVARIANT: The extension is made for IPv6; FullNAT comes later.
         Ok(Self {
-            caddr: short(&flow.src),
-            vaddr: short(&flow.dst),
-            daddr: short(&daddr),
+            caddr: flow.src.v4_be(),
+            vaddr: flow.dst.v4_be(),
+            daddr: daddr.v4_be(),
             cport: flow.sport,
             vport: flow.dport,
             dport: param.dport,
@@ -260,30 +279,39 @@ impl Conn {
         self.proto
     }
 
+    /// The rest of the addresses, where they may have one.
+    #[inline(always)]
+    fn tails(&self) -> Option<&Tails> {
+        Some(match self.extension.as_ref()?.get() {
+            Which::Pooled(tails) => tails,
+            Which::Boxed(far) => &far.tails,
+        })
+    }
+
     /// The client's address.
     #[inline(always)]
     pub(crate) fn caddr(&self) -> Addr {
-        match &self.extension {
+        match self.tails() {
             None => Addr::v4(self.caddr),
-            Some(ext) => ext.caddr,
+            Some(tails) => Addr::from_parts(self.caddr, tails.caddr),
         }
     }
 
     /// The virtual address.
     #[inline(always)]
     pub(crate) fn vaddr(&self) -> Addr {
-        match &self.extension {
+        match self.tails() {
             None => Addr::v4(self.vaddr),
-            Some(ext) => ext.vaddr,
+            Some(tails) => Addr::from_parts(self.vaddr, tails.vaddr),
         }
     }
 
     /// The real server's address.
     #[inline(always)]
     pub(crate) fn daddr(&self) -> Addr {
-        match &self.extension {
+        match self.tails() {
             None => Addr::v4(self.daddr),
-            Some(ext) => ext.daddr,
+            Some(tails) => Addr::from_parts(self.daddr, tails.daddr),
         }
     }
 
@@ -525,12 +553,14 @@ impl Conn {
             || self.cport != t.sport
             || self.vport != t.dport
             || self.kind != t.kind()
+            || self.caddr != t.src.v4_be()
+            || self.vaddr != t.dst.v4_be()
         {
             return false;
         }
-        match &self.extension {
-            None => self.caddr == t.src.v4_be() && self.vaddr == t.dst.v4_be(),
-            Some(ext) => ext.caddr == t.src && ext.vaddr == t.dst,
+        match self.tails() {
+            None => true,
+            Some(tails) => tails.caddr == t.src.tail() && tails.vaddr == t.dst.tail(),
         }
     }
 
@@ -542,12 +572,12 @@ impl Conn {
         if !self.is_masq() {
             return self.is_direct_reply(t);
         }
-        if self.dport != t.sport {
+        if self.dport != t.sport || self.daddr != t.src.v4_be() || self.caddr != t.dst.v4_be() {
             return false;
         }
-        match &self.extension {
-            None => self.daddr == t.src.v4_be() && self.caddr == t.dst.v4_be(),
-            Some(ext) => ext.daddr == t.src && ext.caddr == t.dst,
+        match self.tails() {
+            None => true,
+            Some(tails) => tails.daddr == t.src.tail() && tails.caddr == t.dst.tail(),
         }
     }
 

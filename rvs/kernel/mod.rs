@@ -19,6 +19,7 @@ pub(crate) mod nlattr;
 pub(crate) mod nlmsg;
 pub(crate) mod notifier;
 pub(crate) mod once;
+pub(crate) mod one_of;
 pub(crate) mod percpu;
 pub(crate) mod pernet;
 pub(crate) mod proc;

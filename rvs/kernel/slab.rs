@@ -25,6 +25,12 @@ pub(crate) struct Cache<T> {
     _of: PhantomData<fn() -> T>,
 }
 
+/// What lives in a cache of its own.
+pub(crate) trait Pooled: Sized + 'static {
+    /// That cache; registered before the first value is made.
+    fn cache() -> &'static Cache<Self>;
+}
+
 impl<T> Cache<T> {
     /// Makes a cache that is not there yet.
     pub(crate) const fn new() -> Self {

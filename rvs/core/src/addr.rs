@@ -112,6 +112,19 @@ impl Addr {
         self.0[0]
     }
 
+    /// The words behind the first; zero if this is an IPv4 address.
+    #[inline]
+    pub const fn tail(&self) -> [u32; 3] {
+        let [_, b, c, d] = self.0;
+        [b, c, d]
+    }
+
+    /// An address from its first word, which is all of an IPv4 address, and the others.
+    #[inline]
+    pub const fn from_parts(first: u32, [b, c, d]: [u32; 3]) -> Self {
+        Addr([first, b, c, d])
+    }
+
     /// The IPv4 address as a number (`10.0.0.1` is `0x0a00_0001`).
     #[inline]
     pub const fn v4_host(&self) -> u32 {
