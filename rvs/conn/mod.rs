@@ -143,6 +143,8 @@ struct Far {
     full: FullNat,
 }
 
+kernel::static_assert!(size_of::<Far>() <= 128);
+
 /// A connection: what the client, the virtual service and the real server are to each other.
 ///
 /// Ports and addresses are in memory order. What a lookup compares comes first, what packets write last.
