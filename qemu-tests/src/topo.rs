@@ -249,6 +249,21 @@ impl Topo {
                 }))
             })?;
         }
+        // IPv6 routes over a device count from when the kernel's worker has seen its carrier.
+        let ways: String = (0..=servers)
+            .map(|n| match n {
+                0 => "route get fd09::1\n".to_owned(),
+                _ => format!("route get fd08:{n}::1\n"),
+            })
+            .collect();
+        until_true("the director's routes count", 5.0, || {
+            Ok(director.ip(&ways).is_ok())
+        })?;
+        for ns in [&client].into_iter().chain(&rs) {
+            until_true("the routes to the director count", 5.0, || {
+                Ok(ns.ip("route get fd00:100::1\n").is_ok())
+            })?;
+        }
         println!("network made in {:.2?}", begin.elapsed());
         Ok(Self {
             client,
