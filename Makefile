@@ -65,6 +65,12 @@ test-host: ## the tests that need no guest
 	scripts/test-scripts
 	$(in-root) cargo test --quiet --locked --workspace
 
+.PHONY: test-miri
+test-miri: ## rvs_core under Miri; needs this machine's cargo with a nightly toolchain that has it
+	@cargo +nightly miri --version >/dev/null 2>&1 || { \
+		echo "rvs: Miri is missing: rustup component add --toolchain nightly miri" >&2; exit 1; }
+	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation CARGO_TARGET_DIR=build/miri cargo +nightly miri test --locked -p rvs_core
+
 .PHONY: test-scenarios
 test-scenarios: ## all scenarios on uml
 	$(runner) --guest uml --peer rvs

@@ -23,8 +23,7 @@
 //!
 //! # Running Miri
 //!
-//! `cargo +nightly miri test -p rvs_core` (with `PROPTEST_CASES=4` in the environment, and
-//! `MIRIFLAGS=-Zmiri-disable-isolation`, since proptest looks for its regression file).
+//! `make test-miri`, with few cases, and access to files, since proptest looks for its regression file.
 
 #![crate_name = "rvs_core"]
 #![cfg_attr(not(CONFIG_RUST), no_std)]
