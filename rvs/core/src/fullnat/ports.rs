@@ -192,6 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "tens of thousands of ports, each by a division")]
         fn each_port_once(min in 1_u16.., span: u16, seed: u64) {
             let max = min.saturating_add(span);
             let range = Range::new(min, max).unwrap();
