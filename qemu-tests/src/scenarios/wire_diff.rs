@@ -257,13 +257,13 @@ impl Lane {
 
 /// The network, and what is sent and seen.
 struct Stage {
+    /// Servers on the director, which send back what they get. They go before it does (see [`Topo`]).
+    echoes: Vec<UdpSocket>,
     topo: Topo,
     ctap: Tap,
     stap: Tap,
     fence: u32,
     buf: Vec<u8>,
-    /// Servers on the director, which send back what they get.
-    echoes: Vec<UdpSocket>,
 }
 
 /// What came of some packets.
@@ -396,12 +396,12 @@ impl Stage {
             tap.received_only()?;
         }
         Ok(Self {
+            echoes,
             topo,
             ctap,
             stap,
             fence: 0,
             buf: vec![0; 70_000],
-            echoes,
         })
     }
 
