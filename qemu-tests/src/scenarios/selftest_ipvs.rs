@@ -22,7 +22,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[146],
     run,
 )
-.timeout(60.0);
+.timeout(120.0);
 
 /// How often it may be tried.
 const TRIES: usize = 2;
