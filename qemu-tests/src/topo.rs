@@ -130,10 +130,13 @@ fn mac_text(link: u8, side: u8) -> String {
 }
 
 /// One test network.
+///
+/// The director goes first: a namespace that goes alone takes the director's end of its link with it, and the C module
+/// may hold that (docs/differences.md, scenario `local_address`). Who holds sockets in the director must give them up before.
 #[derive(Debug)]
 pub struct Topo {
-    pub client: Ns,
     pub director: Ns,
+    pub client: Ns,
     pub rs: Vec<Ns>,
 }
 

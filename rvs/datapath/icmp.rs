@@ -91,6 +91,8 @@ const HEADER: usize = 8;
 enum Kind {
     /// An error about a packet of this flow, seen backwards; with the embedded header.
     Error(Tuple, Iph),
+    /// An error that does not quote as much as the ports.
+    NoPorts,
     /// Nothing of ours: it goes on.
     Other,
     /// Broken: it is dropped.
@@ -125,8 +127,16 @@ fn classify<const V6: bool>(skb: &Skb<'_>, iph: &Iph) -> Kind {
     }
     match inner.tuple::<V6>(skb) {
         Some(tuple) => Kind::Error(tuple.reversed(), inner),
-        None => Kind::Other,
+        None => Kind::NoPorts,
     }
+}
+
+/// Deals with an error that does not quote as much as the ports: where errors begin connections, it is broken.
+fn without_ports<'a>(ctx: &Ctx<'_>, skb: Skb<'a>) -> Verdict<'a> {
+    if ctx.netns.sysctl.schedule_icmp() && ctx.netns.conns().is_some() {
+        return Verdict::Drop(skb);
+    }
+    Verdict::Accept(skb)
 }
 
 /// Whether an ICMP message is an error that might be about a connection.
@@ -150,7 +160,8 @@ pub(super) fn established<'a, const V6: bool>(
 ) -> Verdict<'a> {
     let embedded = match classify::<V6>(&skb, iph) {
         Kind::Error(tuple, inner) => Some((tuple, inner)),
-        Kind::Other => None,
+        Kind::NoPorts if may_be_request => return without_ports(ctx, skb),
+        Kind::Other | Kind::NoPorts => None,
         Kind::Broken => return Verdict::Drop(skb),
     };
     let Some(conns) = ctx.netns.conns() else {
@@ -167,8 +178,10 @@ pub(super) fn established<'a, const V6: bool>(
         return Verdict::Accept(skb);
     }
     if !V6 {
-        if let Some(tunnelled) = Tunnelled::read(ctx, &skb, iph) {
-            return about_tunnel(ctx, conns, skb, iph, &tunnelled);
+        match Tunnelled::read(ctx, &skb, iph) {
+            Carried::Request(tunnelled) => return about_tunnel(ctx, conns, skb, iph, &tunnelled),
+            Carried::Unclear => return Verdict::Accept(skb),
+            Carried::Not => {}
         }
     }
     match found {
@@ -187,7 +200,7 @@ pub(super) fn forwarded_reply<'a, const V6: bool>(
 ) -> Verdict<'a> {
     let (tuple, inner) = match classify::<V6>(&skb, iph) {
         Kind::Error(tuple, inner) => (tuple, inner),
-        Kind::Other => return Verdict::Accept(skb),
+        Kind::Other | Kind::NoPorts => return Verdict::Accept(skb),
         Kind::Broken => return Verdict::Drop(skb),
     };
     match ctx
@@ -209,6 +222,7 @@ pub(super) fn forwarded_request<'a, const V6: bool>(
 ) -> Verdict<'a> {
     let (tuple, inner) = match classify::<V6>(&skb, iph) {
         Kind::Error(tuple, inner) => (tuple, inner),
+        Kind::NoPorts => return without_ports(ctx, skb),
         Kind::Other => return Verdict::Accept(skb),
         Kind::Broken => return Verdict::Drop(skb),
     };
@@ -257,10 +271,31 @@ struct Tunnelled {
     carrier: usize,
 }
 
+/// Whether an error is about a tunnel of ours.
+enum Carried {
+    /// It is, and this is what the tunnel carried.
+    Request(Tunnelled),
+    /// It is, and there is no telling what the tunnel carried.
+    Unclear,
+    /// It is not.
+    Not,
+}
+
 impl Tunnelled {
     /// Reads an error about one of our own tunnels, which is for this host.
     #[inline(never)]
-    fn read(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph) -> Option<Self> {
+    fn read(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph) -> Carried {
+        match Self::tunnel(ctx, skb, iph) {
+            Some((tunnel, carrier)) => match Self::request(skb, &tunnel, carrier) {
+                Some(request) => Carried::Request(request),
+                None => Carried::Unclear,
+            },
+            None => Carried::Not,
+        }
+    }
+
+    /// The header of the tunnel's packet in an error about one, and how many bytes follow it before the request.
+    fn tunnel(ctx: &Ctx<'_>, skb: &Skb<'_>, iph: &Iph) -> Option<(Iph, usize)> {
         if !skb.is_for_here_v4() {
             return None;
         }
@@ -272,7 +307,11 @@ impl Tunnelled {
         if tunnel.later_fragment {
             return None;
         }
-        let carrier = Self::carrier(ctx, skb, &tunnel)?;
+        Some((tunnel, Self::carrier(ctx, skb, &tunnel)?))
+    }
+
+    /// The request in the tunnel's packet.
+    fn request(skb: &Skb<'_>, tunnel: &Iph, carrier: usize) -> Option<Self> {
         let mut inner = packet::parse_v4(skb, tunnel.l4.wrapping_add(carrier))?;
         inner.embedded = true;
         if !is_known(inner.proto) || (inner.later_fragment && wants_defrag(inner.proto)) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Being told when network devices go down.
+//! Being told when network devices go down, and when they go for good.
 //!
 //! C headers: `include/linux/notifier.h`, `include/linux/netdevice.h`
 
@@ -25,7 +25,8 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Passes on that a device went down to the data of its namespace, until dropped.
+/// Passes on that a device went down to the data of its namespace, until dropped. A device that goes for good is passed on, too: over
+/// and over until nobody holds it, so that also a packet that was on its way meanwhile has nothing remembered.
 ///
 /// # Invariants
 ///
@@ -85,7 +86,9 @@ unsafe extern "C" fn call<T: PerNet>(
     event: c_ulong,
     info: *mut c_void,
 ) -> c_int {
-    if event == bindings::RVS_NETDEV_DOWN as c_ulong {
+    let down = bindings::RVS_NETDEV_DOWN as c_ulong;
+    let gone = bindings::RVS_NETDEV_UNREGISTER as c_ulong;
+    if event == down || event == gone {
         // SAFETY: By the type invariant the block's address is that of the whole, which unregisters before it goes.
         let this = unsafe { &*block.cast::<DeviceDown<T>>() };
         // SAFETY: The device in `info`, and so its namespace, is alive during the call.

@@ -41,6 +41,7 @@ mod hooks;
 mod icmp_errors;
 mod icmp_tunnels;
 mod ignore_tunneled;
+mod local_address;
 mod local_client;
 mod local_server;
 mod lookup;
@@ -173,6 +174,7 @@ pub static ALL: &[&Scenario] = &[
     &forward_icmp::SCENARIO,
     &replies::SCENARIO,
     &snat_reroute::SCENARIO,
+    &local_address::SCENARIO,
     &local_client::SCENARIO,
     &local_server::SCENARIO,
     &port_unreachable::SCENARIO,
