@@ -291,7 +291,7 @@ impl Netns {
         let _stable = self.resizing.lock();
         let lfactor = self.sysctl.svc_lfactor();
         self.services.fit(lfactor);
-        self.trash.fit(lfactor);
+        self.trash.fit();
     }
 
     /// The service of this id.
@@ -378,8 +378,16 @@ impl Netns {
         let family = service.id().family;
         self.services.remove(service);
         self.events.service(event::DELETED, service);
-        rcu::read(|g| service.each_dest(g, |dest| self.retire(dest)));
-        service.retire();
+        if let Some(backends) = service.retire() {
+            for dest in backends.dests() {
+                self.retire(dest);
+                // Where the service is another one then, nothing but its connections tells an old destination from a
+                // new one.
+                if dest.has_conns() {
+                    self.trash.put(dest);
+                }
+            }
+        }
         self.trash.put_service(service);
         self.refresh_locals(config, family);
         if self.services.count(family) == 0 {
@@ -492,6 +500,7 @@ impl Netns {
                     Some(service) => self.remove_service(config, &service),
                     None => index = index.wrapping_add(1),
                 }
+                time::yield_cpu();
             }
         }
     }
@@ -595,16 +604,16 @@ impl Netns {
 
         // Nothing fails from here on.
         self.retire(&dest);
+        self.trash.put(&dest);
         service.publish(prepared);
         self.events.dest(event::DELETED, &dest);
         Ok(())
     }
 
     /// Takes a destination out of everything but its service: `__ip_vs_del_dest()`.
-    fn retire(&self, dest: &Arc<Dest>) {
+    fn retire(&self, dest: &Dest) {
         dest.retire();
         self.services.remove_server(dest);
-        self.trash.put(dest);
     }
 
     /// Lets removed destinations go for good that have been idle for long. Returns whether there are others.

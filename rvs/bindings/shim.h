@@ -47,6 +47,8 @@ u64 rvs_helper_uptime_ms(void);
 void rvs_helper_random(void *buf, size_t len);
 u32 rvs_helper_random_up_to(u32 max);
 void rvs_helper_spin_lock_bh(spinlock_t *lock);
+void rvs_helper_shared_lock_bh(const void *of);
+void rvs_helper_shared_unlock_bh(const void *of);
 void rvs_helper_spin_unlock_bh(spinlock_t *lock);
 
 /* rvs_helper_skb_facts() */

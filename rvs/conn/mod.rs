@@ -686,6 +686,8 @@ pub(crate) enum NoConn {
     Memory,
     /// No local port.
     Exhausted,
+    /// The real server was removed at this moment.
+    Removed,
 }
 
 /// The connections of a network namespace.
@@ -790,8 +792,11 @@ impl ConnTable {
         }
         match param.dest {
             Some(dest) if param.flow.template => dest.template_bound(),
-            Some(dest) => dest.conn_bound(),
-            None => {}
+            Some(dest) if !dest.conn_bound() => {
+                drop(Unlisted::new(new));
+                return Err(NoConn::Removed);
+            }
+            _ => {}
         }
         if is_one_packet {
             return Ok(Created::Once(Unlisted::new(new)));

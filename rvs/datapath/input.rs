@@ -204,7 +204,7 @@ enum Left {
 impl From<NoConn> for Left {
     fn from(why: NoConn) -> Self {
         match why {
-            NoConn::Limit | NoConn::Memory => Left::Drop,
+            NoConn::Limit | NoConn::Memory | NoConn::Removed => Left::Drop,
             // The client is told.
             NoConn::Exhausted => Left::NoDest,
         }
