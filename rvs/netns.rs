@@ -34,7 +34,8 @@ use crate::{
             self,
             Held, //
         },
-        time, //
+        time,
+        work::Starter, //
     },
     refusal::Refusal,
     service::{
@@ -186,6 +187,8 @@ pub(crate) struct Netns {
     est_cpus: Mutex<Option<cpu::List>>,
     /// When the estimator's next period ends, in jiffies.
     est_next: U32,
+    /// Fits the sizes of tables.
+    sizer: Once<Starter<Netns>>,
 }
 
 impl Config {
@@ -221,6 +224,7 @@ impl Netns {
             resizing <- new_mutex!((), "rvs_resizing"),
             est_cpus <- new_mutex!(None, "rvs_est_cpus"),
             est_next: U32::new(0),
+            sizer: Once::new(),
         }? Error);
         Arc::pin_init(init, GFP_KERNEL)
     }
@@ -286,8 +290,29 @@ impl Netns {
         f(&self.services)
     }
 
-    /// Fits the sizes of the tables to what they hold. Sleeps for grace periods, without the configuration.
+    /// Makes known what runs [`Netns::fit_tables()`].
+    pub(crate) fn set_sizer(&self, sizer: Starter<Netns>) -> Result {
+        self.sizer.set(KBox::new(sizer, GFP_KERNEL)?);
+        Ok(())
+    }
+
+    /// Tables do not fit any more. Any context.
+    #[cold]
+    pub(crate) fn needs_fitting(&self) {
+        if let Some(conns) = self.conns() {
+            conns.will_fit();
+        }
+        if let Some(sizer) = self.sizer.get() {
+            sizer.start(0);
+        }
+    }
+
+    /// Fits the sizes of the tables to what they hold. Sleeps for grace periods, without the configuration. Callers must not
+    /// overlap.
     pub(crate) fn fit_tables(&self) {
+        if let Some(conns) = self.conns() {
+            conns.fit();
+        }
         let _stable = self.resizing.lock();
         let lfactor = self.sysctl.svc_lfactor();
         self.services.fit(lfactor);

@@ -414,6 +414,9 @@ fn connect<'g>(
     if !matches!(created, Created::Exists(_)) {
         ctx.counters(dest).conn(ctx.g);
     }
+    if conns.is_crowded() {
+        ctx.netns.needs_fitting();
+    }
     Ok(created)
 }
 

@@ -186,6 +186,16 @@ impl<T: Send + Sync + 'static> RcuCell<T> {
         drop(self.swap(value))
     }
 
+    /// Publishes `value`, as [`RcuCell::replace()`] does, and returns it as readers see it: it stays for this RCU section even
+    /// if another one takes its place.
+    pub(crate) fn publish<'g>(&'g self, value: RcuBox<T>, _: &'g Held) -> &'g T {
+        let raw: *const Inner<T> = &raw const *value.0;
+        self.replace(Some(value));
+        // SAFETY: `raw` was live when it was published, and who takes it out since then frees it a grace period later only,
+        // which is not before `'g` ends; nor is the cell dropped before.
+        unsafe { &(*raw).value }
+    }
+
     /// Publishes `value` and returns the old one.
     fn swap(&self, value: Option<RcuBox<T>>) -> Option<Retired<T>> {
         let new = value.map_or(0, |v| KBox::into_raw(v.0) as usize);

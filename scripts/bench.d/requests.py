@@ -78,7 +78,8 @@ def services(count, server, port):
         if len(batch) >= 100:
             sock.send(b"".join(batch))
             batch = []
-    sock.send(b"".join(batch))
+    if batch:
+        sock.send(b"".join(batch))
     try:
         reply = sock.recv(65536, socket.MSG_DONTWAIT)
     except BlockingIOError:

@@ -77,9 +77,9 @@ means than the file. `conn_tab_bits=20` for the rows with connections.
         if rvs > c:
             worse.append(label)
     print(table(["memory, bytes for each service or destination", "C", "rvs", "difference"], out))
-    idle = [values.get(("@scale", peer, "idle-jiffies")) for peer in ("c", "rvs")]
+    idle = [values.get(("@scale", peer, "idle")) for peer in ("c", "rvs")]
     if None not in idle:
-        print(f"\n20 s with {lookups:,} services and destinations, and nothing going on: C {idle[0]}, rvs {idle[1]} ticks of processor time.")
+        print(f"\n100 s with {lookups:,} services and destinations, and nothing going on: C {idle[0]}, rvs {idle[1]} ms of processor time.")
     for label in worse:
         print(f"scale.py: rvs needs more: {label}", file=sys.stderr)
     return 1 if worse else 0
