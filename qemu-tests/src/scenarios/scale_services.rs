@@ -112,9 +112,7 @@ fn run(cx: &Cx) -> Result<()> {
         });
         let mut slowest = Ok(Duration::ZERO);
         for (client, n) in (0..).zip(&busy) {
-            slowest = slowest.and_then(|before: Duration| {
-                Ok(before.max(find(&rig, *n, client)?))
-            });
+            slowest = slowest.and_then(|before: Duration| Ok(before.max(find(&rig, *n, client)?)));
         }
         stop.store(true, Ordering::Relaxed);
         let listed = lister.join();

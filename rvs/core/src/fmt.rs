@@ -272,7 +272,11 @@ pub struct ConnSyncRow<'a> {
 impl Display for ConnSyncRow<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let mut line = self.conn.line();
-        line.put(if self.from_sync { b"SYNC   " } else { b"LOCAL  " });
+        line.put(if self.from_sync {
+            b"SYNC   "
+        } else {
+            b"LOCAL  "
+        });
         line.decimal(self.conn.expires.into(), 7, true);
         line.put(b"\n");
         line.show(f)

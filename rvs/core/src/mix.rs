@@ -53,8 +53,14 @@ mod tests {
             let ports = |n: u64| u64::from((n as u16).swap_bytes());
             for bits in [10, 14] {
                 let counted = [
-                    excess((0..20_000).map(|n| hash(&key, &[addresses(n), 6 << 16])), bits),
-                    excess((0..20_000).map(|n| hash(&key, &[7, (6 << 16) | ports(n)])), bits),
+                    excess(
+                        (0..20_000).map(|n| hash(&key, &[addresses(n), 6 << 16])),
+                        bits,
+                    ),
+                    excess(
+                        (0..20_000).map(|n| hash(&key, &[7, (6 << 16) | ports(n)])),
+                        bits,
+                    ),
                     excess((0..20_000).map(|n| hash(&key, &[n, 1 << 63])), bits),
                     excess((0..20_000).map(|n| hash(&key, &[1, n << 32, 0])), bits),
                     excess((0..20_000).map(|n| hash(&key, &[n << 56, n >> 8, 3])), bits),
