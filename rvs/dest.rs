@@ -240,6 +240,7 @@ impl Dest {
     /// The destination is no longer its service's: C `__ip_vs_unlink_dest()`.
     pub(crate) fn retire(&self) {
         self.available.store(false);
+        // What takes the route out is a full barrier: see `conn_bound()`.
         self.route.reset();
     }
 
@@ -363,14 +364,23 @@ impl Dest {
         self.load.persistent.load()
     }
 
-    /// A connection, not active yet, was bound: C `ip_vs_bind_dest()`.
-    pub(crate) fn conn_bound(&self) {
+    /// Whether it has connections or templates.
+    pub(crate) fn has_conns(&self) -> bool {
+        self.total() != 0 || self.persistent() != 0
+    }
+
+    /// A connection, not active yet, was bound: C `ip_vs_bind_dest()`. Returns whether the service still has the destination:
+    /// who removes it says so before looking at the number of its connections, and the number is changed here before looking
+    /// whether it was removed. So no connection is bound to one that was forgotten because it had none.
+    #[must_use]
+    pub(crate) fn conn_bound(&self) -> bool {
         let total = self.load.total.fetch_add(1).wrapping_add(1);
         if self.thresholds().reached_by_bind(total) {
             let _lock = self.load.lock.lock();
             let raised = self.thresholds().raised(self.total());
             self.load.overloaded.store(raised);
         }
+        self.available()
     }
 
     /// A connection ended, which was active or not: C `ip_vs_unbind_dest()`.

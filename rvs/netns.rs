@@ -34,7 +34,8 @@ use crate::{
             self,
             Held, //
         },
-        time, //
+        time,
+        work::Starter, //
     },
     refusal::Refusal,
     service::{
@@ -186,6 +187,8 @@ pub(crate) struct Netns {
     est_cpus: Mutex<Option<cpu::List>>,
     /// When the estimator's next period ends, in jiffies.
     est_next: U32,
+    /// Fits the sizes of tables.
+    sizer: Once<Starter<Netns>>,
 }
 
 impl Config {
@@ -221,6 +224,7 @@ impl Netns {
             resizing <- new_mutex!((), "rvs_resizing"),
             est_cpus <- new_mutex!(None, "rvs_est_cpus"),
             est_next: U32::new(0),
+            sizer: Once::new(),
         }? Error);
         Arc::pin_init(init, GFP_KERNEL)
     }
@@ -286,12 +290,33 @@ impl Netns {
         f(&self.services)
     }
 
-    /// Fits the sizes of the tables to what they hold. Sleeps for grace periods, without the configuration.
+    /// Makes known what runs [`Netns::fit_tables()`].
+    pub(crate) fn set_sizer(&self, sizer: Starter<Netns>) -> Result {
+        self.sizer.set(KBox::new(sizer, GFP_KERNEL)?);
+        Ok(())
+    }
+
+    /// Tables do not fit any more. Any context.
+    #[cold]
+    pub(crate) fn needs_fitting(&self) {
+        if let Some(conns) = self.conns() {
+            conns.will_fit();
+        }
+        if let Some(sizer) = self.sizer.get() {
+            sizer.start(0);
+        }
+    }
+
+    /// Fits the sizes of the tables to what they hold. Sleeps for grace periods, without the configuration. Callers must not
+    /// overlap.
     pub(crate) fn fit_tables(&self) {
+        if let Some(conns) = self.conns() {
+            conns.fit();
+        }
         let _stable = self.resizing.lock();
         let lfactor = self.sysctl.svc_lfactor();
         self.services.fit(lfactor);
-        self.trash.fit(lfactor);
+        self.trash.fit();
     }
 
     /// The service of this id.
@@ -378,8 +403,16 @@ impl Netns {
         let family = service.id().family;
         self.services.remove(service);
         self.events.service(event::DELETED, service);
-        rcu::read(|g| service.each_dest(g, |dest| self.retire(dest)));
-        service.retire();
+        if let Some(backends) = service.retire() {
+            for dest in backends.dests() {
+                self.retire(dest);
+                // Where the service is another one then, nothing but its connections tells an old destination from a
+                // new one.
+                if dest.has_conns() {
+                    self.trash.put(dest);
+                }
+            }
+        }
         self.trash.put_service(service);
         self.refresh_locals(config, family);
         if self.services.count(family) == 0 {
@@ -492,6 +525,7 @@ impl Netns {
                     Some(service) => self.remove_service(config, &service),
                     None => index = index.wrapping_add(1),
                 }
+                time::yield_cpu();
             }
         }
     }
@@ -595,16 +629,16 @@ impl Netns {
 
         // Nothing fails from here on.
         self.retire(&dest);
+        self.trash.put(&dest);
         service.publish(prepared);
         self.events.dest(event::DELETED, &dest);
         Ok(())
     }
 
     /// Takes a destination out of everything but its service: `__ip_vs_del_dest()`.
-    fn retire(&self, dest: &Arc<Dest>) {
+    fn retire(&self, dest: &Dest) {
         dest.retire();
         self.services.remove_server(dest);
-        self.trash.put(dest);
     }
 
     /// Lets removed destinations go for good that have been idle for long. Returns whether there are others.

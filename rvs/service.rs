@@ -39,7 +39,8 @@ use crate::{
             self,
             Held,
             RcuBox,
-            RcuCell, //
+            RcuCell,
+            Retired, //
         },
         stack::{
             Link,
@@ -145,8 +146,8 @@ pub(crate) struct Settings {
 pub(crate) struct Backends {
     kind: Kind,
     dests: KVec<Arc<Dest>>,
-    /// The table of a scheduler that has one; empty without destinations.
-    table: KVVec<Slot>,
+    /// The table of a scheduler that has one; none without destinations.
+    table: Option<KVVec<Slot>>,
 }
 
 impl Backends {
@@ -189,7 +190,7 @@ impl Pool for Backends {
 
     #[inline]
     fn table(&self) -> &[Slot] {
-        &self.table
+        self.table.as_deref().unwrap_or(&[])
     }
 }
 
@@ -263,6 +264,10 @@ pub(crate) struct Service {
     pub(crate) stats: Stats,
 }
 
+// With its count it fits into an allocation of 256 bytes, half of C's, unless the kernel keeps more of a lock.
+#[cfg(not(any(CONFIG_DEBUG_SPINLOCK, CONFIG_DEBUG_LOCK_ALLOC)))]
+kernel::static_assert!(size_of::<Service>() <= 256 - size_of::<usize>());
+
 impl Linked for Service {
     fn link(&self) -> &Link {
         self.stats.link()
@@ -307,7 +312,7 @@ impl Service {
         let backends = Backends {
             kind: scheduler,
             dests: KVec::new(),
-            table: KVVec::new(),
+            table: None,
         };
         Ok(Start {
             backends: RcuBox::new(backends, GFP_KERNEL)?,
@@ -472,10 +477,10 @@ impl Service {
         kind: Kind,
         dests: &[Arc<Dest>],
         draft: &Draft<'_>,
-    ) -> Result<KVVec<Slot>, Refusal> {
+    ) -> Result<Option<KVVec<Slot>>, Refusal> {
         let size = match sched::table::size(kind) {
             Some(size) if !dests.is_empty() => size,
-            _ => return Ok(KVVec::new()),
+            _ => return Ok(None),
         };
         let mut table = KVVec::from_elem(EMPTY, size, GFP_KERNEL)?;
         if sched::table::has_room(kind, dests.len()) {
@@ -497,13 +502,13 @@ impl Service {
         } else {
             // As in C the others keep their slots, and a new one gets none.
             rcu::read(|g| {
-                let old = self.backends(g).map_or(&[][..], |old| &old.table[..]);
+                let old = self.backends(g).map_or(&[][..], |old| old.table());
                 for (new, old) in Iterator::zip(table.iter_mut(), old) {
                     *new = sched::table::moved(*old, draft.change);
                 }
             });
         }
-        Ok(table)
+        Ok(Some(table))
     }
 
     /// The destination with this id, and where it is.
@@ -593,16 +598,17 @@ impl Service {
         }
     }
 
-    /// Lets all destinations go: the service is going. Breaks the circle of references between them.
-    pub(crate) fn retire(&self) {
+    /// Lets all destinations go, and returns them: the service is going. Breaks the circle of references between them.
+    pub(crate) fn retire(&self) -> Option<Retired<Backends>> {
         self.fullnat.retire();
-        let old = {
+        let (backends, old) = {
             let mut memory = self.memory.lock();
-            self.backends.clear();
-            core::mem::replace(&mut *memory, Memory::none())
+            let old = core::mem::replace(&mut *memory, Memory::none());
+            (self.backends.take(), old)
         };
         // It may be large: not under the lock.
         drop(old);
+        backends
     }
 
     /// Clears the cache of a scheduler that has one, which it must be asked for once every [`lblc::PERIOD`]; returns

@@ -10,7 +10,7 @@
 //! tells it so ([`Watch`]). It loses interest when all rates are zero.
 
 use crate::os::{
-    lock::SpinBh,
+    lock::Shared,
     percpu::{
         Counters,
         Sums, //
@@ -23,9 +23,7 @@ use crate::os::{
     time, //
 };
 use kernel::{
-    c_str,
     prelude::*,
-    static_lock_class,
     sync::Arc, //
 };
 use rvs_core::estimate::{
@@ -41,7 +39,7 @@ pub(crate) struct Stats {
     pub(crate) counters: Counters,
     /// For the list of those that the estimator looks at; the mark says that it does.
     link: Link,
-    seen: SpinBh<Seen>,
+    seen: Shared<Seen>,
 }
 
 /// What was seen of the counters.
@@ -70,15 +68,11 @@ impl Stats {
         Ok(Self {
             counters: Counters::new()?,
             link: Link::default(),
-            seen: SpinBh::new(
-                Seen {
-                    base: ZERO,
-                    last: ZERO,
-                    rates: Rates::ZERO,
-                },
-                c_str!("rvs_stats"),
-                static_lock_class!(),
-            ),
+            seen: Shared::new(Seen {
+                base: ZERO,
+                last: ZERO,
+                rates: Rates::ZERO,
+            }),
         })
     }
 
@@ -89,34 +83,35 @@ impl Stats {
 
     /// What to show: `ip_vs_copy_stats()`.
     pub(crate) fn read(&self) -> Snapshot {
-        let seen = self.seen.lock();
         // Summed under the lock: never less than a base that somebody takes at the same time.
-        Snapshot {
+        self.seen.with(|seen| Snapshot {
             total: self.now().since(&seen.base),
             rates: seen.rates.read(),
-        }
+        })
     }
 
     /// Starts over: `ip_vs_zero_stats()`.
     pub(crate) fn zero(&self) {
-        let mut seen = self.seen.lock();
-        let now = self.now();
-        seen.base = now;
-        seen.last = now;
-        seen.rates = Rates::ZERO;
+        self.seen.with(|seen| {
+            let now = self.now();
+            seen.base = now;
+            seen.last = now;
+            seen.rates = Rates::ZERO;
+        })
     }
 
     /// Takes account of the estimator's period that just ended: one round of `ip_vs_chain_estimation()`.
     pub(crate) fn step(&self) -> Step {
-        let mut seen = self.seen.lock();
-        let now = self.now();
-        let delta = now.since(&seen.last);
-        seen.last = now;
-        seen.rates.step(&delta);
-        Step {
-            traffic: delta != ZERO,
-            quiet: seen.rates.is_zero(),
-        }
+        self.seen.with(|seen| {
+            let now = self.now();
+            let delta = now.since(&seen.last);
+            seen.last = now;
+            seen.rates.step(&delta);
+            Step {
+                traffic: delta != ZERO,
+                quiet: seen.rates.is_zero(),
+            }
+        })
     }
 
     /// Whether the estimator looks at it.

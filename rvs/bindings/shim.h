@@ -47,6 +47,8 @@ u64 rvs_helper_uptime_ms(void);
 void rvs_helper_random(void *buf, size_t len);
 u32 rvs_helper_random_up_to(u32 max);
 void rvs_helper_spin_lock_bh(spinlock_t *lock);
+void rvs_helper_shared_lock_bh(const void *of);
+void rvs_helper_shared_unlock_bh(const void *of);
 void rvs_helper_spin_unlock_bh(spinlock_t *lock);
 
 /* rvs_helper_skb_facts() */
@@ -205,11 +207,7 @@ int rvs_helper_nla_parse_nested(struct nlattr **tb, int max, const struct nlattr
 				struct netlink_ext_ack *extack);
 int rvs_helper_nla_parse_strict(struct nlattr **tb, int max, const struct nlattr *nla, const struct nla_policy *policy,
 				struct netlink_ext_ack *extack);
-struct nlattr *rvs_helper_nla_nest_start(struct sk_buff *skb, int type);
-void rvs_helper_nla_nest_end(struct sk_buff *skb, struct nlattr *start);
-void rvs_helper_nla_nest_cancel(struct sk_buff *skb, struct nlattr *start);
-u8 *rvs_helper_nla_reserve(struct sk_buff *skb, int type, int len);
-int rvs_helper_nla_put_u64(struct sk_buff *skb, int type, u64 value, int pad);
+u8 *rvs_helper_skb_tailroom(struct sk_buff *skb, u32 *room);
 
 struct net *rvs_helper_sock_net(const struct sock *sk);
 bool rvs_helper_copy_from_sockptr(void *to, const sockptr_t *from, size_t len);

@@ -97,31 +97,10 @@ int rvs_helper_nla_parse_strict(struct nlattr **tb, int max, const struct nlattr
 	return nla_parse_nested(tb, max, nla, policy, extack);
 }
 
-struct nlattr *rvs_helper_nla_nest_start(struct sk_buff *skb, int type)
+u8 *rvs_helper_skb_tailroom(struct sk_buff *skb, u32 *room)
 {
-	return nla_nest_start_noflag(skb, type);
-}
-
-void rvs_helper_nla_nest_end(struct sk_buff *skb, struct nlattr *start)
-{
-	nla_nest_end(skb, start);
-}
-
-void rvs_helper_nla_nest_cancel(struct sk_buff *skb, struct nlattr *start)
-{
-	nla_nest_cancel(skb, start);
-}
-
-u8 *rvs_helper_nla_reserve(struct sk_buff *skb, int type, int len)
-{
-	struct nlattr *nla = nla_reserve(skb, type, len);
-
-	return nla ? nla_data(nla) : NULL;
-}
-
-int rvs_helper_nla_put_u64(struct sk_buff *skb, int type, u64 value, int pad)
-{
-	return nla_put_u64_64bit(skb, type, value, pad);
+	*room = max(skb_tailroom(skb), 0);
+	return skb_tail_pointer(skb);
 }
 
 /* Socket options */

@@ -3,6 +3,7 @@
  * The packet path's C helpers; see shim.h.
  */
 #include <linux/bitmap.h>
+#include <linux/hash.h>
 #include <linux/if_arp.h>
 #include <linux/list.h>
 #include <linux/netfilter.h>
@@ -221,6 +222,26 @@ void rvs_helper_spin_lock_bh(spinlock_t *lock)
 void rvs_helper_spin_unlock_bh(spinlock_t *lock)
 {
 	spin_unlock_bh(lock);
+}
+
+/*
+ * Locks for what is locked rarely and is there too often for a lock of its own: its address tells which one it is. They are
+ * leaves, and nobody holds two.
+ */
+#define RVS_SHARED_BITS 6
+
+static spinlock_t rvs_shared_locks[1 << RVS_SHARED_BITS] = {
+	[0 ... (1 << RVS_SHARED_BITS) - 1] = __SPIN_LOCK_UNLOCKED(rvs_shared_locks),
+};
+
+void rvs_helper_shared_lock_bh(const void *of)
+{
+	spin_lock_bh(&rvs_shared_locks[hash_ptr(of, RVS_SHARED_BITS)]);
+}
+
+void rvs_helper_shared_unlock_bh(const void *of)
+{
+	spin_unlock_bh(&rvs_shared_locks[hash_ptr(of, RVS_SHARED_BITS)]);
 }
 
 /* ---- the packet ---- */

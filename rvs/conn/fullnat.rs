@@ -25,7 +25,8 @@ use crate::{
         rcu::Held,
         table::{
             Inserted,
-            Unlinked, //
+            Unlinked,
+            Unlisted, //
         },
         time, //
     },
@@ -242,8 +243,9 @@ impl ConnTable {
         if let Some(control) = param.control {
             control.children.add(1);
         }
-        if let Some(dest) = param.dest {
-            dest.conn_bound();
+        if param.dest.is_some_and(|dest| !dest.conn_bound()) {
+            drop(Unlisted::new(new));
+            return Err(NoConn::Removed);
         }
         let deadline = time::jiffies().wrapping_add(timeout);
         let reply = Tuple {

@@ -30,6 +30,7 @@ use crate::{
         atomic::{
             Bool,
             I32,
+            I64,
             U32, //
         },
         conntrack,
@@ -717,6 +718,8 @@ pub(crate) enum NoConn {
     Memory,
     /// No local port.
     Exhausted,
+    /// The real server was removed at this moment.
+    Removed,
 }
 
 /// The connections of a network namespace.
@@ -726,6 +729,8 @@ pub(crate) struct ConnTable {
     lfactor: I32,
     /// The load factor that the present size was chosen with.
     sized_for: I32,
+    /// With more connections than these the table should grow at once.
+    most: I64,
     /// Whether new connections count their packets.
     counting: Bool,
 }
@@ -745,11 +750,17 @@ impl ConnTable {
             net: WhileOpen::new(net),
             events,
         };
+        let first = sizing::Table {
+            size: 1 << BITS,
+            lfactor,
+        };
+        let most = sizing::bounds(first, limits).upper;
         Ok(Self {
             table: Table::new(BITS, BITS, true, home)?,
             limits,
             lfactor: I32::new(lfactor),
             sized_for: I32::new(lfactor),
+            most: I64::new(most.into()),
             counting: Bool::new(counting),
         })
     }
@@ -820,8 +831,11 @@ impl ConnTable {
         }
         match param.dest {
             Some(dest) if param.flow.template => dest.template_bound(),
-            Some(dest) => dest.conn_bound(),
-            None => {}
+            Some(dest) if !dest.conn_bound() => {
+                drop(Unlisted::new(new));
+                return Err(NoConn::Removed);
+            }
+            _ => {}
         }
         if is_one_packet {
             return Ok(Created::Once(Unlisted::new(new)));
@@ -981,25 +995,56 @@ impl ConnTable {
         });
     }
 
-    /// What must be done now and then: ends what is due and fits the size to the count. Process context, one caller at a
-    /// time. Returns in how many jiffies to come again.
-    pub(crate) fn tick(&self) -> Option<u32> {
+    /// What must be done now and then: ends what is due. Process context, one caller at a time. Returns in how many jiffies
+    /// to come again.
+    pub(crate) fn tick(&self) -> u32 {
         self.table.expire(time::jiffies());
-        let lfactor = self.lfactor.load();
-        let now = sizing::Table {
+        TICK
+    }
+
+    fn now(&self) -> sizing::Table {
+        sizing::Table {
             size: u32::try_from(self.size()).unwrap_or(u32::MAX),
             lfactor: self.sized_for.load(),
-        };
+        }
+    }
+
+    /// Whether there are more connections than the table is made for: looked at for each new one.
+    #[inline(always)]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.table.count() > self.most.load()
+    }
+
+    /// Somebody was asked to fit the size: nobody else need.
+    pub(crate) fn will_fit(&self) {
+        self.most.store(i64::MAX);
+    }
+
+    /// Whether the table should have another size.
+    pub(crate) fn is_unfit(&self) -> bool {
+        let now = self.now();
         let count = u32::try_from(self.count()).unwrap_or(0);
         let bounds = sizing::bounds(now, self.limits);
-        if count > bounds.upper || count < bounds.lower || lfactor != now.lfactor {
+        count > bounds.upper || count < bounds.lower || self.lfactor.load() != now.lfactor
+    }
+
+    /// Fits the size to the count. Sleeps for a grace period; callers must not overlap.
+    pub(crate) fn fit(&self) {
+        self.will_fit();
+        if self.is_unfit() {
+            let (now, lfactor) = (self.now(), self.lfactor.load());
+            let count = u32::try_from(self.count()).unwrap_or(0);
             let want = sizing::desired_size(Some(now), count, lfactor, self.limits);
             // Without memory the next tick tries again.
             if want == now.size || self.table.resize(want.trailing_zeros()).is_ok() {
                 self.sized_for.store(lfactor);
             }
         }
-        Some(TICK)
+        // Where it could not be fitted, not at once again: with the next tick.
+        if !self.is_unfit() {
+            let bounds = sizing::bounds(self.now(), self.limits);
+            self.most.store(bounds.upper.into());
+        }
     }
 }
 

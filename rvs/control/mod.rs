@@ -11,7 +11,6 @@ pub(crate) mod sockopt;
 pub(crate) mod sysctl;
 
 use crate::{
-    conn::ConnTable,
     module_parameters,
     netns::Netns,
     os::{
@@ -112,9 +111,14 @@ fn estimate(netns: &Netns) -> Option<u32> {
     netns.estimation()
 }
 
-/// Ends connections in time and fits their table.
+/// Ends connections in time.
 fn keep(netns: &Netns) -> Option<u32> {
-    netns.conns().and_then(ConnTable::tick)
+    let conns = netns.conns()?;
+    let again = conns.tick();
+    if conns.is_unfit() {
+        netns.needs_fitting();
+    }
+    Some(again)
 }
 
 /// Ends the connections of removed destinations.
@@ -155,6 +159,7 @@ impl PerNet for Control {
     fn init(net: Handle) -> Result<KBox<Self>> {
         let netns = Netns::new(net, conn_limits())?;
         let sizer = Arc::new(job(&netns, fit)?, GFP_KERNEL)?;
+        netns.set_sizer(sizer.starter())?;
         // Written where it stays: it is large for a stack.
         let init = try_init!(Self {
             _proc: proc::Files::new(&netns)?,

@@ -204,7 +204,7 @@ enum Left {
 impl From<NoConn> for Left {
     fn from(why: NoConn) -> Self {
         match why {
-            NoConn::Limit | NoConn::Memory => Left::Drop,
+            NoConn::Limit | NoConn::Memory | NoConn::Removed => Left::Drop,
             // The client is told.
             NoConn::Exhausted => Left::NoDest,
         }
@@ -413,6 +413,9 @@ fn connect<'g>(
     };
     if !matches!(created, Created::Exists(_)) {
         ctx.counters(dest).conn(ctx.g);
+    }
+    if conns.is_crowded() {
+        ctx.netns.needs_fitting();
     }
     Ok(created)
 }

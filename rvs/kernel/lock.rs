@@ -104,3 +104,40 @@ impl<T> Drop for Guard<'_, T> {
         unsafe { bindings::rvs_helper_spin_unlock_bh(self.lock.raw.get()) };
     }
 }
+
+/// A `T` behind one of a few locks that all such values have together: for what is locked rarely, and is there so often that
+/// a lock in each would be felt. Whoever holds one takes no other lock.
+///
+/// # Invariants
+///
+/// `value` is accessed only while the lock of its address is held, or through `&mut self`.
+pub(crate) struct Shared<T> {
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: As for [`SpinBh`].
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: As for [`SpinBh`]: the lock gives access to one holder at a time.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// Puts `value` behind a lock.
+    pub(crate) const fn new(value: T) -> Self {
+        Self {
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// Runs `f` with the lock held and bottom halves disabled. `f` must not sleep, nor take a lock.
+    #[inline]
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        let place = self.value.get();
+        // SAFETY: The locks are static; the value stays where it is while borrowed, so that its lock stays the same.
+        unsafe { bindings::rvs_helper_shared_lock_bh(place.cast()) };
+        // SAFETY: By the type invariant, with the lock held.
+        let result = f(unsafe { &mut *place });
+        // SAFETY: Taken above by this CPU.
+        unsafe { bindings::rvs_helper_shared_unlock_bh(place.cast()) };
+        result
+    }
+}

@@ -96,7 +96,11 @@ impl<'a> Attr<'a> {
     }
 
     /// The first `M` bytes, zeros where the attribute is shorter: `nla_memcpy()` into a zeroed buffer.
+    #[inline]
     pub(crate) fn padded<const M: usize>(&self) -> [u8; M] {
+        if let Some(bytes) = self.bytes().first_chunk() {
+            return *bytes;
+        }
         let mut out = [0; M];
         for (to, from) in out.iter_mut().zip(self.bytes()) {
             *to = *from;

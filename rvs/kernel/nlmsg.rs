@@ -6,6 +6,7 @@
 
 use crate::bindings;
 use core::{
+    cell::Cell,
     marker::PhantomData,
     ptr::NonNull, //
 };
@@ -13,6 +14,7 @@ use kernel::{
     error::to_result,
     ffi::{
         c_int,
+        c_uint,
         c_void, //
     },
     prelude::*, //
@@ -24,13 +26,22 @@ const PADDED: bool = bindings::RVS_NLA_PADDED != 0;
 /// The attributes of a message that has room up to the end of its buffer; every function fails with `EMSGSIZE` where
 /// that is reached.
 ///
+/// They are written behind the message, which gets them when the writer is dropped.
+///
 /// # Invariants
 ///
-/// `skb` is a netlink message buffer, valid for `'a`, that nobody else writes.
+/// `skb` is a netlink message buffer, valid for `'a`, that nobody else writes; it is linear. Behind its data are `room` bytes
+/// from `start` on that nobody else uses, of which the first `len` are written; `len <= room`.
 pub(crate) struct Writer<'a> {
     skb: *mut bindings::sk_buff,
+    start: *mut u8,
+    room: usize,
+    len: Cell<usize>,
     _message: PhantomData<&'a ()>,
 }
+
+/// Bytes of an attribute's header.
+const HEADER: usize = size_of::<bindings::nlattr>();
 
 impl Writer<'_> {
     /// Writes to `skb`.
@@ -39,57 +50,97 @@ impl Writer<'_> {
     ///
     /// `skb` must be a netlink message buffer that is valid, and written by nobody else, while the writer lives.
     pub(super) unsafe fn new(skb: *mut bindings::sk_buff) -> Self {
-        // INVARIANT: By the requirement.
+        let mut room = 0;
+        // SAFETY: `skb` is valid by the requirement.
+        let start = unsafe { bindings::rvs_helper_skb_tailroom(skb, &mut room) };
+        // INVARIANT: By the requirement, and what the helper returns.
         Self {
             skb,
+            start,
+            room: room as usize,
+            len: Cell::new(0),
             _message: PhantomData,
         }
     }
 
+    /// Takes `size` bytes of the room: zeros, for the caller to write over.
+    // Each call gives other bytes away.
+    #[allow(clippy::mut_from_ref)]
+    #[inline(always)]
+    fn take(&self, size: usize) -> Result<&mut [u8]> {
+        let at = self.len.get();
+        // Both are far below the limits of the type.
+        let end = at.wrapping_add(size);
+        if end > self.room {
+            return Err(EMSGSIZE);
+        }
+        // INVARIANT: `end <= room`.
+        self.len.set(end);
+        // SAFETY: By the type invariant that many bytes are there from `start` on.
+        let to = unsafe { self.start.add(at) };
+        // SAFETY: `at..end` is in the room, which nobody else uses.
+        unsafe { to.write_bytes(0, size) };
+        // SAFETY: As above, and just initialised. The bytes are given away once: `len` is past them now, and who has what a
+        // nest that failed takes back does not use it any more.
+        Ok(unsafe { core::slice::from_raw_parts_mut(to, size) })
+    }
+
+    /// Adds the header of an attribute of `len` bytes and returns where they go.
+    #[allow(clippy::mut_from_ref)]
+    #[inline(always)]
+    fn reserve(&self, number: u16, len: usize) -> Result<&mut [u8]> {
+        let whole = HEADER.wrapping_add(len);
+        let short = u16::try_from(whole).map_err(|_| EMSGSIZE)?;
+        let bytes = self.take(whole.wrapping_add(3) & !3)?;
+        let Some(([l0, l1, n0, n1], value)) = bytes.split_first_chunk_mut::<HEADER>() else {
+            return Err(EMSGSIZE);
+        };
+        [*l0, *l1] = short.to_ne_bytes();
+        [*n0, *n1] = number.to_ne_bytes();
+        value.get_mut(..len).ok_or(EMSGSIZE)
+    }
+
     /// Adds an attribute of these bytes.
     pub(crate) fn bytes(&self, number: u16, value: &[u8]) -> Result {
-        let len = u16::try_from(value.len()).map_err(|_| EMSGSIZE)?;
-        // SAFETY: By the type invariant; `value` is readable for `len` bytes.
-        let err = unsafe {
-            bindings::nla_put(
-                self.skb,
-                number.into(),
-                len.into(),
-                value.as_ptr().cast::<c_void>(),
-            )
-        };
-        // The one error that there is.
-        if err == 0 {
-            Ok(())
-        } else {
-            Err(EMSGSIZE)
+        let to = self.reserve(number, value.len())?;
+        for (to, from) in to.iter_mut().zip(value) {
+            *to = *from;
         }
+        Ok(())
+    }
+
+    /// Adds an attribute of `N` bytes.
+    #[inline(always)]
+    fn array<const N: usize>(&self, number: u16, value: [u8; N]) -> Result {
+        let to = self.reserve(number, N)?;
+        *<&mut [u8; N]>::try_from(to).map_err(|_| EMSGSIZE)? = value;
+        Ok(())
     }
 
     /// Adds one byte.
     pub(crate) fn u8(&self, number: u16, value: u8) -> Result {
-        self.bytes(number, &[value])
+        self.array(number, [value])
     }
 
     /// Adds two bytes as they lie in memory.
     pub(crate) fn u16(&self, number: u16, value: u16) -> Result {
-        self.bytes(number, &value.to_ne_bytes())
+        self.array(number, value.to_ne_bytes())
     }
 
     /// Adds four bytes as they lie in memory.
     pub(crate) fn u32(&self, number: u16, value: u32) -> Result {
-        self.bytes(number, &value.to_ne_bytes())
+        self.array(number, value.to_ne_bytes())
     }
 
     /// Adds eight bytes, and before them padding of number `pad` on machines that need them aligned.
+    #[inline(always)]
     pub(crate) fn u64(&self, number: u16, value: u64, pad: u16) -> Result {
-        if !PADDED {
-            return self.bytes(number, &value.to_ne_bytes());
+        let at = (self.start as usize).wrapping_add(self.len.get());
+        // What comes behind the header is aligned otherwise.
+        if PADDED && at & 7 == 0 {
+            self.array(pad, [])?;
         }
-        // SAFETY: By the type invariant.
-        to_result(unsafe {
-            bindings::rvs_helper_nla_put_u64(self.skb, number.into(), value, pad.into())
-        })
+        self.array(number, value.to_ne_bytes())
     }
 
     /// Adds a nest of numbers, each of four bytes or of eight; attributes of eight bytes as by [`Self::u64()`].
@@ -100,53 +151,21 @@ impl Writer<'_> {
         is_long: impl Fn(u16) -> bool,
         pad: u16,
     ) -> Result {
-        if PADDED {
-            return self.nest(nest, |msg| {
-                for (number, value) in numbers {
-                    if is_long(*number) {
-                        msg.u64(*number, *value, pad)?;
-                    } else {
-                        msg.u32(*number, *value as u32)?;
-                    }
-                }
-                Ok(())
-            });
-        }
-        // All in one piece: these are most of what a listing is made of.
-        let mut bytes = [0u8; 128];
-        let mut len = 0usize;
-        for (number, value) in numbers {
-            let size = if is_long(*number) { 8u16 } else { 4 };
-            let whole = size.wrapping_add(4);
-            let end = len.wrapping_add(whole.into());
-            let Some([l0, l1, n0, n1, rest @ ..]) = bytes.get_mut(len..end) else {
-                return Err(EMSGSIZE);
-            };
-            [*l0, *l1] = whole.to_ne_bytes();
-            [*n0, *n1] = number.to_ne_bytes();
-            let value = *value;
-            match <&mut [u8; 8]>::try_from(&mut *rest) {
-                Ok(rest) => *rest = value.to_ne_bytes(),
-                Err(_) => {
-                    if let Ok(rest) = <&mut [u8; 4]>::try_from(rest) {
-                        *rest = (value as u32).to_ne_bytes();
-                    }
+        self.nest(nest, |msg| {
+            for (number, value) in numbers {
+                if is_long(*number) {
+                    msg.u64(*number, *value, pad)?;
+                } else {
+                    msg.u32(*number, *value as u32)?;
                 }
             }
-            len = end;
-        }
-        self.bytes(nest, bytes.get(..len).unwrap_or(&[]))
+            Ok(())
+        })
     }
 
     /// Adds a string and a terminating zero.
     pub(crate) fn string(&self, number: u16, value: &str) -> Result {
-        let len = value.len().checked_add(1).ok_or(EMSGSIZE)?;
-        let len = u16::try_from(len).map_err(|_| EMSGSIZE)?;
-        // SAFETY: By the type invariant.
-        let attr = unsafe { bindings::rvs_helper_nla_reserve(self.skb, number.into(), len.into()) };
-        let attr = NonNull::new(attr).ok_or(EMSGSIZE)?;
-        // SAFETY: `attr` points to the attribute's `len` bytes, which nobody else knows yet.
-        let to = unsafe { core::slice::from_raw_parts_mut(attr.as_ptr(), len.into()) };
+        let to = self.reserve(number, value.len().checked_add(1).ok_or(EMSGSIZE)?)?;
         for (to, from) in to.iter_mut().zip(Iterator::chain(value.bytes(), Some(0))) {
             *to = from;
         }
@@ -155,17 +174,30 @@ impl Writer<'_> {
 
     /// Adds an attribute of what `fill` adds, without the flag that says so; nothing at all if that fails.
     pub(crate) fn nest(&self, number: u16, fill: impl FnOnce(&Self) -> Result) -> Result {
-        // SAFETY: By the type invariant.
-        let start = unsafe { bindings::rvs_helper_nla_nest_start(self.skb, number.into()) };
-        let start = NonNull::new(start).ok_or(EMSGSIZE)?;
-        let filled = fill(self);
-        match filled {
-            // SAFETY: `start` was returned for this buffer, and only complete attributes were added behind it.
-            Ok(()) => unsafe { bindings::rvs_helper_nla_nest_end(self.skb, start.as_ptr()) },
-            // SAFETY: As above; cuts off everything from `start` on.
-            Err(_) => unsafe { bindings::rvs_helper_nla_nest_cancel(self.skb, start.as_ptr()) },
+        let before = self.len.get();
+        let [l0, l1, ..] = self.take(HEADER).and_then(|header| {
+            let header = <&mut [u8; HEADER]>::try_from(header).map_err(|_| EMSGSIZE)?;
+            let [_, _, n0, n1] = &mut *header;
+            [*n0, *n1] = number.to_ne_bytes();
+            Ok(header)
+        })?;
+        let filled = fill(self).and_then(|()| {
+            let len = u16::try_from(self.len.get().wrapping_sub(before));
+            [*l0, *l1] = len.map_err(|_| EMSGSIZE)?.to_ne_bytes();
+            Ok(())
+        });
+        if filled.is_err() {
+            // INVARIANT: What it was before.
+            self.len.set(before);
         }
         filled
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants these bytes are written, and there is room for them.
+        unsafe { bindings::skb_put(self.skb, self.len.get() as c_uint) };
     }
 }
 
@@ -202,14 +234,10 @@ impl<'a> Reply<'a> {
         Ok(Self { skb, header, info })
     }
 
-    /// Where the attributes go.
-    pub(crate) fn writer(&mut self) -> Writer<'_> {
-        // SAFETY: By the type invariant; the writer borrows the message.
-        unsafe { Writer::new(self.skb.as_ptr()) }
-    }
-
-    /// Sends the answer.
-    pub(crate) fn send(self) -> Result {
+    /// Sends the answer with the attributes that `fill` adds.
+    pub(crate) fn send(self, fill: impl FnOnce(&Writer<'_>) -> Result) -> Result {
+        // SAFETY: By the type invariant; the writer is gone when the message is used again.
+        fill(unsafe { &Writer::new(self.skb.as_ptr()) })?;
         let this = core::mem::ManuallyDrop::new(self);
         // SAFETY: By the type invariant.
         unsafe { bindings::genlmsg_end(this.skb.as_ptr(), this.header.as_ptr()) };

@@ -8,7 +8,10 @@ use super::atomic::Usize;
 use crate::bindings;
 use core::{
     marker::PhantomData,
-    mem::MaybeUninit, //
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    }, //
 };
 use kernel::{
     alloc::Flags,
@@ -114,6 +117,24 @@ unsafe extern "C" fn free_inner<T>(head: *mut bindings::callback_head) {
     drop(unsafe { KBox::from_raw(head.cast::<Inner<T>>()) });
 }
 
+/// A value that nobody finds any more, but that readers may still have: it is dropped a grace period after this is.
+pub(crate) struct Retired<T: Send + 'static>(ManuallyDrop<RcuBox<T>>);
+
+impl<T: Send + 'static> core::ops::Deref for Retired<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Send + 'static> Drop for Retired<T> {
+    fn drop(&mut self) {
+        // SAFETY: The box is not used again.
+        unsafe { ManuallyDrop::take(&mut self.0) }.drop_deferred();
+    }
+}
+
 /// A pointer to an immutable value that readers follow under RCU and a writer replaces.
 ///
 /// # Invariants
@@ -161,19 +182,41 @@ impl<T: Send + Sync + 'static> RcuCell<T> {
 
     /// Publishes `value` (`rcu_replace_pointer()`) and drops the old one after a grace period, in softirq context.
     pub(crate) fn replace(&self, value: Option<RcuBox<T>>) {
+        drop(self.swap(value))
+    }
+
+    /// Publishes `value`, as [`RcuCell::replace()`] does, and returns it as readers see it: it stays for this RCU section even
+    /// if another one takes its place.
+    pub(crate) fn publish<'g>(&'g self, value: RcuBox<T>, _: &'g Held) -> &'g T {
+        let raw: *const Inner<T> = &raw const *value.0;
+        self.replace(Some(value));
+        // SAFETY: `raw` was live when it was published, and who takes it out since then frees it a grace period later only,
+        // which is not before `'g` ends; nor is the cell dropped before.
+        unsafe { &(*raw).value }
+    }
+
+    /// Publishes `value` and returns the old one.
+    fn swap(&self, value: Option<RcuBox<T>>) -> Option<Retired<T>> {
         let new = value.map_or(0, |v| KBox::into_raw(v.0) as usize);
         // INVARIANT: `new` is 0 or from `into_raw()`. The swap is fully ordered, so the initialisation of the new value
         // comes first; what comes out belongs to this call alone.
         let old = self.ptr.swap(new) as *mut Inner<T>;
-        if !old.is_null() {
-            // SAFETY: By the type invariant `old` came from `into_raw()`, and it was just taken out.
-            RcuBox(unsafe { KBox::from_raw(old) }).drop_deferred();
+        if old.is_null() {
+            return None;
         }
+        // SAFETY: By the type invariant `old` came from `into_raw()`, and it was just taken out.
+        let old = RcuBox(unsafe { KBox::from_raw(old) });
+        Some(Retired(ManuallyDrop::new(old)))
     }
 
     /// Empties the cell; the old value is dropped after a grace period.
     pub(crate) fn clear(&self) {
         self.replace(None)
+    }
+
+    /// Empties the cell and returns what was in it.
+    pub(crate) fn take(&self) -> Option<Retired<T>> {
+        self.swap(None)
     }
 }
 

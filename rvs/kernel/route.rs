@@ -310,7 +310,7 @@ impl RouteCache {
                 return Some((Found::Cached(route), facts));
             }
         }
-        self.refresh(net, versions, &to(), skb, keep)
+        self.refresh(net, versions, &to(), skb, keep, g)
     }
 
     #[cold]
@@ -321,22 +321,22 @@ impl RouteCache {
         to: &Target,
         skb: &Skb<'_>,
         keep: bool,
+        g: &'g Held,
     ) -> Option<(Found<'g>, RouteFacts)> {
         let Some(route) = Route::lookup(net, versions.route_v6, to) else {
             self.0.clear();
             return None;
         };
         let facts = route.facts(skb, versions)?;
-        if keep && !route.device_down() {
-            // Two packets may do this at once: the later one's route stays, both are good. Without memory the packet goes
-            // its way all the same.
-            if let Some(again) = Route::lookup(net, versions.route_v6, to) {
-                if let Ok(boxed) = RcuBox::new(again, GFP_ATOMIC | __GFP_NOWARN) {
-                    self.0.replace(Some(boxed));
-                }
-            }
+        if !keep || route.device_down() {
+            return Some((Found::Own(route), facts));
         }
-        Some((Found::Own(route), facts))
+        // Two packets may do this at once: the later one's route stays, both are good.
+        match RcuBox::new(route, GFP_ATOMIC | __GFP_NOWARN) {
+            Ok(boxed) => Some((Found::Cached(self.0.publish(boxed, g)), facts)),
+            // Without memory the packet goes its way all the same.
+            Err(_) => Found::once(net, versions, to, skb),
+        }
     }
 }
 

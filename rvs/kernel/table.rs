@@ -403,6 +403,9 @@ pub(crate) enum Inserted<'g, T> {
 /// How many chains are looked at in one RCU section.
 const CHAINS: usize = 512;
 
+/// How many chains are worked on before others may run.
+const RUN: usize = 32;
+
 /// Where a walk through a table is: see [`Table::walk()`].
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Walk {
@@ -970,9 +973,14 @@ impl<T: Entry> Table<T> {
         kernel::sync::rcu::synchronize_rcu();
 
         for (i, head) in old.heads.iter().enumerate() {
-            super::rcu::read(|g| self.drain(old, head, i, g));
-            // SAFETY: Process context, no lock held.
-            unsafe { bindings::rvs_helper_cond_resched() };
+            // A chain that is empty now stays so.
+            if head.load() != 0 {
+                super::rcu::read(|g| self.drain(old, head, i, g));
+            }
+            if i % RUN == 0 {
+                // SAFETY: Process context, no lock held.
+                unsafe { bindings::rvs_helper_cond_resched() };
+            }
         }
         // INVARIANT: The future takes over; the old buckets are empty and go after a grace period. Their future stays
         // for those who are still on them.

@@ -44,8 +44,8 @@ use rvs_core::{
         Family, //
     },
     fmt::TableStatus,
+    mix,
     proto::IPPROTO_TCP,
-    siphash,
     table::{
         self as sizing,
         Limits, //
@@ -233,13 +233,14 @@ impl Server {
 // One cache line.
 kernel::static_assert!(size_of::<Node<Server>>() <= 64);
 
-/// Hashes an address and what else tells entries apart: SipHash-1-3, as for connections.
+/// Hashes an address and what else tells entries apart. Only the administrator adds entries.
+#[inline]
 pub(super) fn hash(key: &table::Key, addr: &Addr, rest: u64) -> u32 {
     let [a, b] = addr.words64();
     let hash = if b == 0 {
-        siphash::siphash13(key, &[a, rest])
+        mix::hash(key, &[a, rest])
     } else {
-        siphash::siphash13(key, &[a, b, rest])
+        mix::hash(key, &[a, b, rest])
     };
     hash as u32
 }
@@ -509,7 +510,7 @@ impl Services {
     pub(crate) fn fit(&self, lfactor: i32) {
         fit(&self.table, Some(&self.sized_for), lfactor);
         // C has 16 buckets of real servers for ever.
-        fit(&self.servers, None, lfactor);
+        fit(&self.servers, None, 0);
     }
 
     /// The table as `/proc/net/ip_vs_status` shows it: none without services, as C has it then. Sleeps.

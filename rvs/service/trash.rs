@@ -187,15 +187,15 @@ impl Trash {
     }
 
     /// Fits the sizes to the numbers of entries: see [`super::Services::fit()`].
-    pub(crate) fn fit(&self, lfactor: i32) {
-        fit(&self.dests, None, lfactor);
-        fit(&self.services, None, lfactor);
+    pub(crate) fn fit(&self) {
+        fit(&self.dests, None, 0);
+        fit(&self.services, None, 0);
     }
 }
 
 /// Whether a destination stays; notes when it became idle.
 fn keeps(dest: &Dest, now: u32) -> bool {
-    if dest.total() != 0 || dest.persistent() != 0 {
+    if dest.has_conns() {
         return true;
     }
     let since = dest.idle_since.load();

@@ -12,6 +12,10 @@ import sys
 from table import table
 
 
+# C frees what was removed a minute or two later, outside of these; rvs at once.
+LATER = ("clear", "clear-same")
+
+
 def read(path):
     values = {}
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -37,6 +41,7 @@ def main():
         ("save them (`ipvsadm -Sn`)", "@scale", "save", objects, "line"),
         ("read `/proc/net/ip_vs`", "@scale", "proc-list", objects, "line"),
         ("remove them (`ipvsadm -C`)", "@scale", "clear", objects, "object"),
+        ("remove them and free them, whenever that is", "@scale", "clear-all", objects, "object"),
         (f"restore {services:,} services, all with the same real server", "@scale", "restore-same", services * 2, "line"),
         ("list them", "@scale", "list-same", services * 2, "line"),
         ("remove them", "@scale", "clear-same", services * 2, "object"),
@@ -56,12 +61,13 @@ def main():
         cells = [f"{v / count:,.0f}" if v is not None else "" for v in (c, rvs)]
         ratio = f"{(rvs / c - 1) * 100:+.1f} %" if c and rvs else ""
         out.append([label, *cells, unit, ratio])
-        if c and rvs and rvs > c:
+        if c and rvs and rvs > c and row not in LATER:
             worse.append(label)
     print("## Scale\n")
     print("""Instructions, of the program and of the kernel for it, for each line or connection; of the last but the namespace's end (which
 is time that passes, of which a nanosecond is an instruction) no time spent waiting counts. C lists connections by no other
-means than the file. `conn_tab_bits=20` for the rows with connections.
+means than the file. C frees what is removed a minute or two later, rvs at once: the row "whenever that is" counts all that the
+machine did in 200 s, less what it does in 200 s anyway. `conn_tab_bits=20` for the rows with connections.
 """)
     print(table(["", "C", "rvs", "per", "difference"], out))
     print()
@@ -77,9 +83,20 @@ means than the file. `conn_tab_bits=20` for the rows with connections.
         if rvs > c:
             worse.append(label)
     print(table(["memory, bytes for each service or destination", "C", "rvs", "difference"], out))
-    idle = [values.get(("@scale", peer, "idle-jiffies")) for peer in ("c", "rvs")]
+    left = []
+    for label, row in (
+        (f"{services:,} services of {dests} destinations, and {services:,} of one", "configuration-left"),
+        (f"{conns:,} connections and their namespace", "connections-left"),
+    ):
+        c, rvs = (values.get(("@scalemem", peer, row)) for peer in ("c", "rvs"))
+        if c is not None and rvs is not None:
+            left.append([label, f"{c / 1024:,.0f}", f"{rvs / 1024:,.0f}"])
+    if left:
+        print()
+        print(table(["what is not free again after, KiB", "C", "rvs"], left))
+    idle = [values.get(("@scale", peer, "idle")) for peer in ("c", "rvs")]
     if None not in idle:
-        print(f"\n20 s with {lookups:,} services and destinations, and nothing going on: C {idle[0]}, rvs {idle[1]} ticks of processor time.")
+        print(f"\n100 s with {lookups:,} services and destinations, and nothing going on: C {idle[0]}, rvs {idle[1]} ms of processor time.")
     for label in worse:
         print(f"scale.py: rvs needs more: {label}", file=sys.stderr)
     return 1 if worse else 0

@@ -85,6 +85,8 @@ mod rvsadm_speed;
 mod rvsadm_subcommands;
 mod rvsadm_watch;
 mod save_restore;
+mod scale_conns;
+mod scale_services;
 mod sched;
 mod sched_caches;
 mod sched_dh;
@@ -202,6 +204,8 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_get::SCENARIO,
     &sockopt_ipvsadm::SCENARIO,
     &save_restore::SCENARIO,
+    &scale_conns::SCENARIO,
+    &scale_services::SCENARIO,
     &conn_dump::SCENARIO,
     &events::SCENARIO,
     &zero_flush::SCENARIO,

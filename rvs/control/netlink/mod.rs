@@ -352,22 +352,20 @@ fn set_config(control: &Control, request: &Request<'_>) -> Result {
 #[inline(never)]
 fn get_config(control: &Control, request: &Request<'_>) -> Result {
     let timeouts = Timeouts::of(control.netns());
-    let mut reply = request.reply(cmd::SET_CONFIG)?;
-    let msg = reply.writer();
-    msg.u32(attr::TIMEOUT_TCP, timeouts.tcp)?;
-    msg.u32(attr::TIMEOUT_TCP_FIN, timeouts.tcp_fin)?;
-    msg.u32(attr::TIMEOUT_UDP, timeouts.udp)?;
-    reply.send()
+    request.reply(cmd::SET_CONFIG)?.send(|msg| {
+        msg.u32(attr::TIMEOUT_TCP, timeouts.tcp)?;
+        msg.u32(attr::TIMEOUT_TCP_FIN, timeouts.tcp_fin)?;
+        msg.u32(attr::TIMEOUT_UDP, timeouts.udp)
+    })
 }
 
 /// GET_INFO.
 #[inline(never)]
 fn get_info(control: &Control, request: &Request<'_>) -> Result {
-    let mut reply = request.reply(cmd::SET_INFO)?;
-    let msg = reply.writer();
-    msg.u32(info_attr::VERSION, VERSION_CODE)?;
-    msg.u32(info_attr::CONN_TAB_SIZE, control.netns().conn_tab_size())?;
-    reply.send()
+    request.reply(cmd::SET_INFO)?.send(|msg| {
+        msg.u32(info_attr::VERSION, VERSION_CODE)?;
+        msg.u32(info_attr::CONN_TAB_SIZE, control.netns().conn_tab_size())
+    })
 }
 
 /// GET_SERVICE of one service.
@@ -375,10 +373,9 @@ fn get_info(control: &Control, request: &Request<'_>) -> Result {
 fn get_service(control: &Control, request: &Request<'_>) -> Result {
     let parser = Parser::new(request.explain());
     let service = service_of(control.netns(), &parser, request)?;
-    let mut reply = request.reply(cmd::NEW_SERVICE)?;
-    let msg = reply.writer();
-    fill::service(&msg, &service)?;
-    reply.send()
+    request
+        .reply(cmd::NEW_SERVICE)?
+        .send(|msg| fill::service(msg, &service))
 }
 
 /// GET_SERVICE of all, chain after chain.
@@ -457,12 +454,11 @@ fn dump_dests(control: &Control, dump: &mut Dump<'_>) {
 #[inline(never)]
 fn get_events(control: &Control, request: &Request<'_>) -> Result {
     let numbers = control.netns().events.numbers();
-    let mut reply = request.reply(ext::cmd::EVENTS)?;
-    let msg = reply.writer();
-    msg.u64(ext::attr::CONFIG_SEQ, numbers.config, ext::attr::PAD)?;
-    msg.u64(ext::attr::CONN_SEQ, numbers.conns, ext::attr::PAD)?;
-    msg.u64(ext::attr::LOST, numbers.lost, ext::attr::PAD)?;
-    reply.send()
+    request.reply(ext::cmd::EVENTS)?.send(|msg| {
+        msg.u64(ext::attr::CONFIG_SEQ, numbers.config, ext::attr::PAD)?;
+        msg.u64(ext::attr::CONN_SEQ, numbers.conns, ext::attr::PAD)?;
+        msg.u64(ext::attr::LOST, numbers.lost, ext::attr::PAD)
+    })
 }
 
 /// NEW_DAEMON, DEL_DAEMON: there are no sync daemons yet.

@@ -29,58 +29,8 @@ use crate::{
     },
 };
 
-/// An address as in `/proc/net/ip_vs*`: IPv4 as eight upper-case digits (`%08X` of the number), IPv6
-/// as eight groups of four lower-case digits (`%pI6`).
-#[derive(Clone, Copy, Debug)]
-pub struct Hex<'a>(pub Family, pub &'a Addr);
-
-impl Display for Hex<'_> {
-    // Inlined, its frame would count once for every address of a row.
-    #[inline(never)]
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        match self.0 {
-            Family::V4 => write!(f, "{:08X}", self.1.v4_host()),
-            Family::V6 => {
-                let [a, b, c, d] = self.1 .0.map(Groups);
-                write!(f, "{a}:{b}:{c}:{d}")
-            }
-        }
-    }
-}
-
-/// Two groups of an IPv6 address: a word in memory order.
-struct Groups(u32);
-
-impl Display for Groups {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let word = u32::from_be(self.0);
-        write!(f, "{:04x}:{:04x}", word >> 16, word & 0xffff)
-    }
-}
-
-/// A port as four upper-case digits.
-#[derive(Clone, Copy, Debug)]
-struct Port(Be16);
-
-impl Display for Port {
-    #[inline(never)]
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        write!(f, "{:04X}", u16::from_be(self.0))
-    }
-}
-
-/// An address in brackets if it is IPv6, a colon and a port.
-struct Endpoint<'a>(Family, &'a Addr, Be16);
-
-impl Display for Endpoint<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let addr = Hex(self.0, self.1);
-        match self.0 {
-            Family::V4 => write!(f, "{}:{}", addr, Port(self.2)),
-            Family::V6 => write!(f, "[{}]:{}", addr, Port(self.2)),
-        }
-    }
-}
+/// A row of the files over tables, which may be very long: written down here, then shown as a whole.
+type Line = Text<192>;
 
 /// The three header lines of `/proc/net/ip_vs`.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +95,8 @@ pub struct ServiceRow<'a> {
 
 impl Display for ServiceRow<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let ops = if self.one_packet { "ops " } else { "" };
+        let mut line = Line::EMPTY;
+        let mut shows_ops = true;
         match self.id {
             ServiceId::Addr {
                 family,
@@ -153,21 +104,35 @@ impl Display for ServiceRow<'_> {
                 addr,
                 port,
             } => {
-                let name = ProtoName(protocol);
-                let at = Endpoint(family, addr, port);
-                match family {
-                    Family::V4 => write!(f, "{}  {} {} {} ", name, at, self.scheduler, ops)?,
-                    Family::V6 => write!(f, "{}  {} {} ", name, at, self.scheduler)?,
-                }
+                line.protocol(protocol, 0);
+                line.put(b"  ");
+                line.endpoint(family, addr, port);
+                shows_ops = family == Family::V4;
             }
-            ServiceId::Fwmark(mark) => write!(f, "FWM  {:08X} {} {}", mark, self.scheduler, ops)?,
+            ServiceId::Fwmark(mark) => {
+                line.put(b"FWM  ");
+                line.hex::<8>(mark, UPPER);
+            }
+        }
+        line.put(b" ");
+        line.put(self.scheduler.as_bytes());
+        line.put(b" ");
+        if shows_ops && self.one_packet {
+            line.put(b"ops ");
+        }
+        // IPv4 rows have another space there.
+        if matches!(self.id, ServiceId::Addr { .. }) && shows_ops {
+            line.put(b" ");
         }
         if let Some(p) = self.persistent {
+            line.put(b"persistent ");
             // C prints the timeout with %d.
-            let timeout = p.timeout as i32;
-            write!(f, "persistent {} {:08X}", timeout, u32::from_be(p.netmask))?;
+            line.decimal((p.timeout as i32).into(), 0, false);
+            line.put(b" ");
+            line.hex::<8>(u32::from_be(p.netmask), UPPER);
         }
-        f.write_char('\n')
+        line.put(b"\n");
+        line.show(f)
     }
 }
 
@@ -192,15 +157,19 @@ pub struct DestRow<'a> {
 
 impl Display for DestRow<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        writeln!(
-            f,
-            "  -> {}      {:<7} {:<6} {:<10} {:<10}",
-            Endpoint(self.family, self.addr, self.port),
-            FwdMethod::name_of(self.conn_flags),
-            self.weight,
-            self.active as i32,
-            self.inactive as i32,
-        )
+        let mut line = Line::EMPTY;
+        line.put(b"  -> ");
+        line.endpoint(self.family, self.addr, self.port);
+        line.put(b"      ");
+        line.left(FwdMethod::name_of(self.conn_flags).as_bytes(), 7);
+        line.put(b" ");
+        line.decimal(self.weight.into(), 6, false);
+        line.put(b" ");
+        line.decimal((self.active as i32).into(), 10, false);
+        line.put(b" ");
+        line.decimal((self.inactive as i32).into(), 10, false);
+        line.put(b"\n");
+        line.show(f)
     }
 }
 
@@ -239,18 +208,25 @@ pub struct Conn<'a> {
     pub expires: u32,
 }
 
-impl Display for Conn<'_> {
-    /// All columns up to the state, and no newline.
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        write!(f, "{:<3} ", ProtoName(u16::from(self.protocol)))?;
+impl Conn<'_> {
+    /// All columns up to the state, and the space behind it.
+    fn line(&self) -> Line {
+        let mut line = Line::EMPTY;
+        line.protocol(self.protocol.into(), 3);
         for (family, addr, port) in [
             (self.family, self.caddr, self.cport),
             (self.family, self.vaddr, self.vport),
             (self.dest_family, self.daddr, self.dport),
         ] {
-            write!(f, "{} {} ", Hex(family, addr), Port(port))?;
+            line.put(b" ");
+            line.addr(family, addr);
+            line.put(b" ");
+            line.port(port);
         }
-        write!(f, "{:<11}", self.state)
+        line.put(b" ");
+        line.left(self.state.as_bytes(), 11);
+        line.put(b" ");
+        line
     }
 }
 
@@ -273,11 +249,14 @@ impl<'a> ConnRow<'a, &'a str> {
 
 impl<Data: Display> Display for ConnRow<'_, Data> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        write!(f, "{} {:>7}", self.conn, self.conn.expires)?;
-        if let Some((name, data)) = &self.pe {
-            write!(f, " {} {}", name, data)?;
-        }
-        f.write_char('\n')
+        let mut line = self.conn.line();
+        line.decimal(self.conn.expires.into(), 7, true);
+        let Some((name, data)) = &self.pe else {
+            line.put(b"\n");
+            return line.show(f);
+        };
+        line.show(f)?;
+        writeln!(f, " {} {}", name, data)
     }
 }
 
@@ -292,8 +271,15 @@ pub struct ConnSyncRow<'a> {
 
 impl Display for ConnSyncRow<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let origin = if self.from_sync { "SYNC" } else { "LOCAL" };
-        writeln!(f, "{} {:<6} {:>7}", self.conn, origin, self.conn.expires)
+        let mut line = self.conn.line();
+        line.put(if self.from_sync {
+            b"SYNC   "
+        } else {
+            b"LOCAL  "
+        });
+        line.decimal(self.conn.expires.into(), 7, true);
+        line.put(b"\n");
+        line.show(f)
     }
 }
 
@@ -483,12 +469,14 @@ pub struct Text<const N: usize> {
 }
 
 impl<const N: usize> Text<N> {
+    const EMPTY: Self = Text {
+        bytes: [0; N],
+        len: 0,
+    };
+
     /// Writes `text` down.
     pub fn new(text: impl Display) -> Self {
-        let mut this = Text {
-            bytes: [0; N],
-            len: 0,
-        };
+        let mut this = Self::EMPTY;
         // Writing cannot fail, only what is displayed could.
         let _ = write!(this, "{text}");
         this
@@ -498,17 +486,133 @@ impl<const N: usize> Text<N> {
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
+
+    /// Shows the text elsewhere.
+    fn show(&self, f: &mut Formatter<'_>) -> Result {
+        // What was cut off may have been cut in the middle of a character.
+        f.write_str(core::str::from_utf8(self.bytes()).unwrap_or_default())
+    }
+
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.len.saturating_add(bytes.len());
+        if let Some(room) = self.bytes.get_mut(self.len..end) {
+            if room.len() == bytes.len() {
+                room.copy_from_slice(bytes);
+                self.len = end;
+            }
+            return;
+        }
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        for (to, from) in Iterator::zip(room.iter_mut(), bytes) {
+            *to = *from;
+        }
+        self.len = N;
+    }
+
+    /// Adds `bytes`, and spaces up to `width`.
+    fn left(&mut self, bytes: &[u8], width: usize) {
+        self.put(bytes);
+        self.spaces(width.saturating_sub(bytes.len()));
+    }
+
+    fn spaces(&mut self, n: usize) {
+        const SPACES: [u8; 16] = [b' '; 16];
+
+        self.put(SPACES.get(..n).unwrap_or(&SPACES));
+    }
+
+    /// Adds `D` hexadecimal digits, those of `digits`.
+    #[inline]
+    fn hex<const D: usize>(&mut self, value: u32, digits: &[u8; 16]) {
+        let mut out = [0; D];
+        let mut rest = value;
+        for place in out.iter_mut().rev() {
+            *place = digits.get((rest & 15) as usize).copied().unwrap_or(b'?');
+            rest >>= 4;
+        }
+        self.put(&out);
+    }
+
+    /// Adds a number, on the left or the right of `width` places.
+    fn decimal(&mut self, value: i64, width: usize, on_the_right: bool) {
+        let mut digits = [0; 20];
+        let mut rest = value.unsigned_abs();
+        let mut used = 0_usize;
+        for place in digits.iter_mut().rev() {
+            if rest == 0 && used != 0 {
+                if value < 0 {
+                    *place = b'-';
+                    used = used.saturating_add(1);
+                }
+                break;
+            }
+            *place = b'0' | (rest % 10) as u8;
+            rest /= 10;
+            used = used.saturating_add(1);
+        }
+        let (_, digits) = digits.split_at(digits.len().saturating_sub(used));
+        if on_the_right {
+            self.spaces(width.saturating_sub(used));
+            self.put(digits);
+        } else {
+            self.left(digits, width);
+        }
+    }
+
+    /// Adds an address: see [`Hex`].
+    fn addr(&mut self, family: Family, addr: &Addr) {
+        match family {
+            Family::V4 => self.hex::<8>(addr.v4_host(), UPPER),
+            Family::V6 => {
+                let mut colon: &[u8] = &[];
+                for word in addr.0 {
+                    let word = u32::from_be(word);
+                    self.put(colon);
+                    self.hex::<4>(word >> 16, LOWER);
+                    self.put(b":");
+                    self.hex::<4>(word, LOWER);
+                    colon = b":";
+                }
+            }
+        }
+    }
+
+    fn port(&mut self, port: Be16) {
+        self.hex::<4>(u16::from_be(port).into(), UPPER);
+    }
+
+    /// Adds address and port: the address in brackets if it is IPv6.
+    fn endpoint(&mut self, family: Family, addr: &Addr, port: Be16) {
+        let (open, close): (&[u8], &[u8]) = match family {
+            Family::V4 => (b"", b":"),
+            Family::V6 => (b"[", b"]:"),
+        };
+        self.put(open);
+        self.addr(family, addr);
+        self.put(close);
+        self.port(port);
+    }
+
+    /// Adds the name of a protocol, and spaces up to `width`.
+    fn protocol(&mut self, protocol: u16, width: usize) {
+        match ProtoName(protocol).known() {
+            Some(name) => self.left(name.as_bytes(), width),
+            None => {
+                // Longer than any column, so that padding does not matter.
+                self.put(b"IP_");
+                self.decimal(protocol.into(), 0, false);
+            }
+        }
+    }
 }
+
+const UPPER: &[u8; 16] = b"0123456789ABCDEF";
+const LOWER: &[u8; 16] = b"0123456789abcdef";
 
 impl<const N: usize> Write for Text<N> {
     fn write_str(&mut self, text: &str) -> Result {
-        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
-        let mut put = 0_usize;
-        for (to, from) in room.iter_mut().zip(text.as_bytes()) {
-            *to = *from;
-            put = put.saturating_add(1);
-        }
-        self.len = self.len.saturating_add(put);
+        self.put(text.as_bytes());
         Ok(())
     }
 }
@@ -582,15 +686,31 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let a = v6("2001:db8::ab:1");
+        let mut line = Line::EMPTY;
+        line.addr(Family::V6, &v6("2001:db8::ab:1"));
+        line.put(b" ");
+        line.addr(Family::V4, &v4([10, 0, 0, 171]));
         assert_eq!(
-            Hex(Family::V6, &a).to_string(),
-            "2001:0db8:0000:0000:0000:0000:00ab:0001"
+            line.bytes(),
+            b"2001:0db8:0000:0000:0000:0000:00ab:0001 0A0000AB"
         );
-        assert_eq!(
-            Hex(Family::V4, &v4([10, 0, 0, 171])).to_string(),
-            "0A0000AB"
-        );
+    }
+
+    #[test]
+    fn numbers() {
+        for (value, width, on_the_right, want) in [
+            (0, 0, false, "0"),
+            (0, 3, false, "0  "),
+            (-7, 4, false, "-7  "),
+            (-70, 2, true, "-70"),
+            (1_234, 7, true, "   1234"),
+            (i64::MAX, 0, true, "9223372036854775807"),
+            (i64::MIN, 0, true, "-9223372036854775808"),
+        ] {
+            let mut line = Line::EMPTY;
+            line.decimal(value, width, on_the_right);
+            assert_eq!(line.bytes(), want.as_bytes());
+        }
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub mod defense;
 pub mod estimate;
 pub mod fmt;
 pub mod fullnat;
+pub mod mix;
 pub mod nat;
 pub mod proto;
 pub mod sched;

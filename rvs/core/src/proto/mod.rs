@@ -111,18 +111,27 @@ pub(crate) const ERR: &str = "ERR!";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProtoName(pub u16);
 
+impl ProtoName {
+    /// The name, if the protocol has one.
+    pub const fn known(self) -> Option<&'static str> {
+        Some(match self.0 {
+            n if n == IPPROTO_IP as u16 => "IP",
+            n if n == IPPROTO_UDP as u16 => "UDP",
+            n if n == IPPROTO_TCP as u16 => "TCP",
+            n if n == IPPROTO_SCTP as u16 => "SCTP",
+            n if n == IPPROTO_ICMP as u16 => "ICMP",
+            n if n == IPPROTO_ICMPV6 as u16 => "ICMPv6",
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for ProtoName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match u8::try_from(self.0) {
-            Ok(IPPROTO_IP) => "IP",
-            Ok(IPPROTO_UDP) => "UDP",
-            Ok(IPPROTO_TCP) => "TCP",
-            Ok(IPPROTO_SCTP) => "SCTP",
-            Ok(IPPROTO_ICMP) => "ICMP",
-            Ok(IPPROTO_ICMPV6) => "ICMPv6",
+        match self.known() {
+            Some(name) => f.pad(name),
             // Longer than any column, so that padding does not matter.
-            _ => return write!(f, "IP_{}", self.0),
-        };
-        f.pad(name)
+            None => write!(f, "IP_{}", self.0),
+        }
     }
 }

@@ -214,6 +214,36 @@ impl Cursor {
     }
 }
 
+/// A [`Cursor`] in half a word: a place too far down to be said is the head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place(u32);
+
+impl Place {
+    const HEAD: Self = Place(u32::MAX);
+
+    #[inline]
+    const fn new(cursor: Cursor) -> Self {
+        match cursor {
+            Cursor::At(c) if c < u32::MAX as usize => Place(c as u32),
+            _ => Place::HEAD,
+        }
+    }
+
+    #[inline]
+    const fn get(self) -> Cursor {
+        match self {
+            Place::HEAD => Cursor::Head,
+            Place(c) => Cursor::At(c as usize),
+        }
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place::HEAD
+    }
+}
+
 /// Makes [`Kind`], its names, and [`State`] with its dispatch from one table.
 ///
 /// The groups differ in what a choice depends on: `by_load` on the pool, `by_flow` on the flow and

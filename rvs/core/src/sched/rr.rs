@@ -7,27 +7,28 @@ use super::{
     Change,
     Cursor,
     Pick,
+    Place,
     Pool, //
 };
 
 /// The destination chosen last.
 #[derive(Clone, Default, Debug)]
 pub struct State {
-    cursor: Cursor,
+    cursor: Place,
 }
 
 impl State {
     /// Nothing was chosen yet.
     pub const fn new() -> Self {
         State {
-            cursor: Cursor::Head,
+            cursor: Place::HEAD,
         }
     }
 
     /// The destination chosen last, or the one before it if that was deleted.
     #[inline]
     pub const fn cursor(&self) -> Cursor {
-        self.cursor
+        self.cursor.get()
     }
 
     /// The next destination after the last one that takes connections, all around; the last one
@@ -35,13 +36,13 @@ impl State {
     #[inline]
     pub fn pick<P: Pool + ?Sized>(&mut self, pool: &P) -> Pick {
         let len = pool.len();
-        let start = self.cursor.within(len).next();
+        let start = self.cursor.get().within(len).next();
         let found = (start..len)
             .chain(0..start.min(len))
             .find(|&i| eligible(pool, i));
         match found {
             Some(i) => {
-                self.cursor = Cursor::At(i);
+                self.cursor = Place::new(Cursor::At(i));
                 Pick::Dest(i)
             }
             None => Pick::NoneAvailable,
@@ -50,6 +51,7 @@ impl State {
 
     /// Follows the destination chosen last; when it was deleted, steps back to its predecessor.
     pub fn on_change<P: Pool + ?Sized>(&mut self, change: Change, pool: &P) {
-        self.cursor = self.cursor.moved(change).within(pool.len());
+        let moved = self.cursor.get().moved(change);
+        self.cursor = Place::new(moved.within(pool.len()));
     }
 }

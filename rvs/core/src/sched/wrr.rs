@@ -14,6 +14,7 @@ use super::{
     Change,
     Cursor,
     Pick,
+    Place,
     Pool, //
 };
 
@@ -25,7 +26,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct State {
     /// The destination chosen last; C `cl`.
-    cursor: Cursor,
+    cursor: Place,
     /// The threshold of this walk; C `cw`.
     cw: i32,
     /// The first threshold; zero if no destination has any weight; C `mw`.
@@ -44,7 +45,7 @@ impl State {
     /// For a service without destinations.
     pub const fn new() -> Self {
         State {
-            cursor: Cursor::Head,
+            cursor: Place::HEAD,
             cw: 0,
             mw: 0,
             di: 1,
@@ -59,7 +60,7 @@ impl State {
     /// The place of the destination chosen last.
     #[inline]
     pub const fn cursor(&self) -> Cursor {
-        self.cursor
+        self.cursor.get()
     }
 
     /// Looks at `range` of the list for a destination that reaches the threshold.
@@ -71,7 +72,7 @@ impl State {
     ) -> Option<Pick> {
         let cw = self.cw;
         let i = range.find(|&i| !pool.overloaded(i) && pool.weight(i) >= cw)?;
-        self.cursor = Cursor::At(i);
+        self.cursor = Place::new(Cursor::At(i));
         Some(Pick::Dest(i))
     }
 
@@ -83,7 +84,7 @@ impl State {
             return Pick::NoneAvailable;
         }
         let len = pool.len();
-        let last = self.cursor.within(len);
+        let last = self.cursor.get().within(len);
         match self.walk(pool, last.next()..len) {
             Some(pick) => pick,
             None => self.pick_slow(pool, last),
@@ -109,7 +110,7 @@ impl State {
                 // Everything was looked at with the lowest threshold: either in the walk that just
                 // ended, or, having started from the head, in the very first one.
                 if last_walk || last == Cursor::Head {
-                    self.cursor = Cursor::Head;
+                    self.cursor = Place::HEAD;
                     return Pick::AllOverloaded;
                 }
                 restarted = true;
@@ -133,7 +134,7 @@ impl State {
                     return match self.walk(pool, 0..stop.saturating_add(1).min(len)) {
                         Some(pick) => pick,
                         None => {
-                            self.cursor = last;
+                            self.cursor = Place::new(last);
                             Pick::AllOverloaded
                         }
                     };
@@ -152,7 +153,7 @@ impl State {
         let step = weights().fold(0, gcd).max(1);
         let max = weights().max().unwrap_or(0);
 
-        self.cursor = Cursor::Head;
+        self.cursor = Place::HEAD;
         self.di = step;
         // `step` divides `max`, unless there is none and it is 1.
         self.mw = max.saturating_sub(step.saturating_sub(1)).max(0);
