@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 mod classic;
+mod extension;
 mod modern;
 mod names;
 mod numbers;
@@ -29,12 +30,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<String> = args.collect();
     ExitCode::from(if is_classic(&program, &args) {
         // Not under ipvsadm's name: there the option isn't known.
+        // Nor what only rvs has.
         let mut args = args;
         let before = args.len();
         if !named_ipvsadm(&program) {
             args.retain(|arg| arg != "--json");
         }
-        classic::run(&program, &args, args.len() < before)
+        let json = args.len() < before;
+        classic::run(&program, &args, !named_ipvsadm(&program), json)
     } else {
         let mut words = vec!["rvsadm".to_owned()];
         words.extend(args);
