@@ -54,11 +54,13 @@ fn named_ipvsadm(program: &str) -> bool {
 
 /// Whether ipvsadm is meant: by the program's name, by saying nothing, or by an option where a subcommand could be.
 fn is_classic(program: &str, args: &[String]) -> bool {
-    match args.first().map(String::as_str) {
-        None => true,
+    // Where that stands doesn't matter.
+    let first = args.iter().find(|arg| *arg != "--json");
+    match first.map(String::as_str) {
+        None => args.is_empty(),
         _ if named_ipvsadm(program) => true,
         // ipvsadm's help is -h.
-        Some("--help" | "--json") => false,
+        Some("--help") => false,
         Some("--version") => args.len() > 1,
         Some(first) => first.starts_with('-'),
     }
@@ -82,5 +84,8 @@ mod tests {
         assert!(!meant("rvsadm", "--help"));
         assert!(!meant("rvsadm", "service list"));
         assert!(!meant("rvsadm", "--json service list"));
+        assert!(!meant("rvsadm", "--json"));
+        assert!(meant("rvsadm", "--json -Ln"));
+        assert!(meant("rvsadm", "-Ln --json"));
     }
 }

@@ -127,19 +127,13 @@ fn of_extensions(entry: &Entry) -> Vec<Finding> {
         ));
     }
     let tunnels = service.tunnels.unwrap_or_default();
-    let v6 = |v6: bool| {
-        dests
-            .iter()
-            .any(|d| d.method == ForwardMethod::TUNNEL && d.addr.is_ipv6() == v6)
-    };
-    for (ip, len) in tunnels.sources() {
-        if !dests.is_empty() && !v6(ip.is_ipv6()) {
-            let family = if ip.is_ipv6() { "IPv6" } else { "IPv4" };
-            findings.push(finding(
-                format!("service {name} has sources for tunnels, {ip}/{len}, but no real server with method tunnel over {family}"),
-                "--tunnel-sources none, or real servers with --method tunnel",
-            ));
-        }
+    let tunnel = |d: &rvs_netlink::Dest| d.method == ForwardMethod::TUNNEL;
+    let extras = tunnels.clamp_mss || tunnels.sources().next().is_some();
+    if extras && !dests.is_empty() && !dests.iter().any(tunnel) {
+        findings.push(finding(
+            format!("service {name} has sources or segment sizes for tunnels, but no real server with method tunnel"),
+            "--tunnel-sources none --tunnel-mss-clamp=false, or real servers with --method tunnel",
+        ));
     }
     if let Some(stats) = service.fullnat_stats.filter(|stats| stats.exhausted > 0) {
         findings.push(finding(
@@ -243,7 +237,7 @@ mod tests {
   real_servers: [{address: '10.1.0.1:80', method: dr}]
 - service: tcp 10.0.0.7:80
   tunnel_sources: ['2001:db8:7::/64']
-  real_servers: [{address: '10.1.0.1:80', method: tunnel}]
+  real_servers: [{address: '10.1.0.1:80'}]
 - service: tcp 10.0.0.8:80
   local_addresses: [10.7.0.1]
 ",
@@ -260,9 +254,7 @@ mod tests {
         assert!(texts[4].contains("has method fullnat, but"));
         assert!(texts[5].contains("nothing uses them"));
         assert!(texts[6].contains("is to tell the client's address"));
-        assert!(
-            texts[7].contains("2001:db8:7::/64, but no real server with method tunnel over IPv6")
-        );
+        assert!(texts[7].contains("for tunnels, but no real server with method tunnel"));
         assert!(texts[8].contains("no real servers"));
         let machine = |forward: &'static str| {
             of_machine(&table, |key| {
