@@ -67,6 +67,9 @@ pub struct Place {
     /// The static rvsadm.
     #[arg(long)]
     rvsadm: Option<PathBuf>,
+    /// The folder of the examples of rvs-netlink.
+    #[arg(long)]
+    examples: Option<PathBuf>,
     /// Where files for the host go.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -98,6 +101,9 @@ impl Place {
         }
         if let Some(rvsadm) = &self.rvsadm {
             args.push(format!("--rvsadm={}", rvsadm.display()));
+        }
+        if let Some(examples) = &self.examples {
+            args.push(format!("--examples={}", examples.display()));
         }
         args
     }
@@ -413,6 +419,7 @@ fn one(place: &Place, name: &str) -> Result<()> {
         modules: place.modules(),
         seed: place.seed,
         rvsadm: place.rvsadm.clone(),
+        examples: place.examples.clone(),
     };
     println!(
         "{} (peer {}, guest {}, slow {})",

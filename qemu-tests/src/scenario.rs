@@ -104,6 +104,8 @@ pub struct Cx {
     pub seed: u64,
     /// The static rvsadm, for scenarios that say they use it.
     pub rvsadm: Option<PathBuf>,
+    /// The folder of the examples of rvs-netlink, for scenarios that say they use them.
+    pub examples: Option<PathBuf>,
 }
 
 /// One behaviour, tested.
@@ -127,6 +129,8 @@ pub struct Scenario {
     pub own_modules: bool,
     /// rvsadm is to be built for it.
     pub rvsadm: bool,
+    /// The examples of rvs-netlink are to be built for it.
+    pub examples: bool,
 }
 
 impl Scenario {
@@ -147,6 +151,7 @@ impl Scenario {
             timeout: 60.0,
             own_modules: false,
             rvsadm: false,
+            examples: false,
         }
     }
 
@@ -177,6 +182,11 @@ impl Scenario {
 
     pub const fn with_rvsadm(mut self) -> Self {
         self.rvsadm = true;
+        self
+    }
+
+    pub const fn with_examples(mut self) -> Self {
+        self.examples = true;
         self
     }
 

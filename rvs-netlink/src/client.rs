@@ -36,8 +36,8 @@ use netlink_sys::{Socket, SocketAddr};
 
 use crate::attribute::EncodeError;
 use crate::{
-    Command, Conn, ConnFilter, Daemon, Dest, Event, EventCounts, Gaps, Group, Info, Message,
-    Service, ServiceId, Timeouts, FAMILY_NAME,
+    Command, Conn, ConnFilter, Daemon, Dest, Event, EventCounts, Gaps, Group, Info, LocalAddress,
+    Message, Service, ServiceId, Timeouts, FAMILY_NAME,
 };
 
 /// A refusal by the kernel.
@@ -105,7 +105,7 @@ pub enum Error {
     Interrupted,
     /// There was no answer where one had to be.
     NoAnswer,
-    /// The module that is loaded doesn't have this part of rvs's extension (a command or a multicast group).
+    /// The module that is loaded doesn't have this part of rvs's extensions. Nothing was sent.
     NoExtension(&'static str),
 }
 
@@ -208,6 +208,15 @@ impl Family {
 
     pub(crate) fn offers(&self, command: Command) -> bool {
         self.commands.contains(&command)
+    }
+
+    /// Whether the module understands all of a request. One that doesn't know an attribute ignores it and does the rest.
+    pub(crate) fn understands(&self, message: &Message) -> Result<(), Error> {
+        match message.extension() {
+            // There is no module that has FullNAT and not the others.
+            Some(what) if !self.offers(Command::NewLaddr) => Err(Error::NoExtension(what)),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn group(&self, group: Group) -> Result<u32, Error> {
@@ -343,7 +352,7 @@ impl Client {
         self.family.id
     }
 
-    /// Whether the module has a command: those from [`Command::GetConn`] on need rvs.
+    /// Whether the module has a command: those from [`Command::NewLaddr`] on need rvs.
     pub fn offers(&self, command: Command) -> bool {
         self.family.offers(command)
     }
@@ -438,6 +447,7 @@ impl Client {
         flags: u16,
         mut each: impl FnMut(Message) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.family.understands(message)?;
         let sequence = self.next();
         let bytes = message.encode(self.family.id, sequence, NLM_F_REQUEST | flags)?;
         self.send(&bytes)?;
@@ -472,10 +482,12 @@ impl Client {
     /// Sends many requests in as few system calls as possible. They are carried out in order, each whether or not those
     /// before it were refused. Returns the refusals with the index of their request, in that order.
     ///
-    /// An error means that it is unknown how many were carried out, except [`Error::Encode`], before which nothing was sent.
+    /// An error means that it is unknown how many were carried out, except [`Error::Encode`] and [`Error::NoExtension`], before which
+    /// nothing was sent.
     pub fn batch(&mut self, messages: &[Message]) -> Result<Vec<(usize, KernelError)>, Error> {
         for message in messages {
             message.check()?;
+            self.family.understands(message)?;
         }
         let mut refused = Vec::new();
         let mut done = 0;
@@ -570,6 +582,26 @@ impl Client {
     /// Removes a destination; its connections go on.
     pub fn del_dest(&mut self, id: &ServiceId, dest: InetAddr) -> Result<(), Error> {
         self.request(&Message::del_dest(id, dest))
+    }
+
+    /// The local addresses of a service, each by itself; none if the service isn't there. Needs rvs.
+    pub fn locals(&mut self, id: &ServiceId) -> Result<Vec<LocalAddress>, Error> {
+        let mut locals = Vec::new();
+        self.dump(&Message::get_locals(id), |message| {
+            locals.push(message.local(id.family())?);
+            Ok(())
+        })?;
+        Ok(locals)
+    }
+
+    /// Adds a local address, or a prefix of them, to a service, whose NAT destinations are FullNAT from then on. Needs rvs.
+    pub fn add_local(&mut self, id: &ServiceId, local: &LocalAddress) -> Result<(), Error> {
+        self.request(&Message::new_local(id, local))
+    }
+
+    /// Removes a local address, or a prefix of them, as it was added; connections that have it go on. Needs rvs.
+    pub fn del_local(&mut self, id: &ServiceId, local: &LocalAddress) -> Result<(), Error> {
+        self.request(&Message::del_local(id, local))
     }
 
     /// Removes all services.

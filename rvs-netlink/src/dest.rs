@@ -43,6 +43,8 @@ attributes! {
         TunPort(u16 as Network) = 14,
         /// Tunnel checksum flags.
         TunFlags(u16 as Native) = 15,
+        /// 1: it was configured as FullNAT, which `FwdMethod` shows as NAT. In answers of rvs only.
+        FullNat(u8 as Native) = 72,
     }
 }
 
@@ -61,6 +63,10 @@ impl ForwardMethod {
     pub const ROUTE: Self = Self(3);
     /// Past the balancer, where the packet wanted to go.
     pub const BYPASS: Self = Self(4);
+    /// Network address translation of both ends, with a local address of the service for the client. Needs rvs, which
+    /// shows it to other programs as [`ForwardMethod::MASQ`]. (A NAT destination is FullNAT as well while its service has local
+    /// addresses.)
+    pub const FULLNAT: Self = Self(5);
 
     /// The method among connection flags.
     pub fn of_flags(flags: u32) -> Self {
@@ -160,7 +166,7 @@ impl Dest {
         family: AddressFamily,
     ) -> Result<Self, DecodeError> {
         let (mut addr, mut port, mut flags, mut weight) = (None, None, None, None);
-        let mut af = None;
+        let (mut af, mut fullnat) = (None, false);
         let (mut stats, mut stats64) = (None, None);
         let mut dest = Self::new(SocketAddr::from(([0; 4], 0)), ForwardMethod::MASQ);
         for attribute in attributes {
@@ -180,6 +186,7 @@ impl Dest {
                 DestAttribute::TunType(v) => dest.tun_type = TunnelType(*v),
                 DestAttribute::TunPort(v) => dest.tun_port = *v,
                 DestAttribute::TunFlags(v) => dest.tun_flags = *v,
+                DestAttribute::FullNat(v) => fullnat = *v != 0,
                 DestAttribute::Other(_) => {}
             }
         }
@@ -188,7 +195,11 @@ impl Dest {
             .to_ip(family)
             .ok_or_else(|| format!("destination of address family {}", family.0))?;
         dest.addr = SocketAddr::new(ip, required(port, "destination attribute Port")?);
-        dest.method = ForwardMethod::of_flags(required(flags, "destination attribute FwdMethod")?);
+        let method = ForwardMethod::of_flags(required(flags, "destination attribute FwdMethod")?);
+        dest.method = match method {
+            ForwardMethod::MASQ if fullnat => ForwardMethod::FULLNAT,
+            other => other,
+        };
         dest.weight = required(weight, "destination attribute Weight")?;
         dest.stats = stats64.or(stats);
         Ok(dest)

@@ -12,8 +12,10 @@
 //! - **A client** (feature `client`): [`client::Client`] asks, lists and changes, one request or a batch in
 //!   a single system call, and turns extended acknowledgements into errors.
 //!
-//! rvs's own extension (connections and events) is there too: [`Conn`], [`ConnFilter`], [`Event`]. The client knows whether the
-//! module that is loaded has it. With the feature `tokio` there is an asynchronous client as well.
+//! rvs's own extensions are there too: connections and events ([`Conn`], [`ConnFilter`], [`Event`]), FullNAT ([`LocalAddress`],
+//! [`FullNat`], [`ForwardMethod::FULLNAT`]) and what tunnels have beyond C ([`TunnelExtras`]). The client knows whether the module
+//! that is loaded has them, and sends no request to one that would ignore part of it. With the feature `tokio` there is an
+//! asynchronous client as well.
 //!
 //! Parsing checks every length and never panics. Emission through the `Emitable` trait can't fail by its
 //! signature; what can't be represented (an attribute holds at most 65531 bytes) is left out there, while
@@ -46,17 +48,20 @@ mod conn;
 mod daemon;
 mod dest;
 mod event;
+mod fullnat;
 mod message;
 mod service;
 mod stats;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod tunnel;
 
 pub use attribute::{Address, EncodeError, Unknown, MAX_VALUE_LEN};
 pub use conn::{Conn, ConnAttribute, ConnCounters, ConnFilter, ConnFlags};
 pub use daemon::{Daemon, DaemonAttribute, DaemonState};
 pub use dest::{Dest, DestAttribute, ForwardMethod, TunnelType};
 pub use event::{Change, Event, EventCounts, Gaps, Group, Subject};
+pub use fullnat::{FullNat, FullNatStats, LocalAddress, LocalAttribute};
 pub use message::{
     Attribute, Command, Info, InfoAttribute, Message, Timeouts, FAMILY_NAME, FAMILY_VERSION,
 };
@@ -64,5 +69,6 @@ pub use service::{
     AddressFamily, Flags, Protocol, Service, ServiceAttribute, ServiceFlags, ServiceId,
 };
 pub use stats::{Stats, Stats64Attribute, StatsAttribute};
+pub use tunnel::{Sources, TunnelExtras};
 
 pub use netlink_packet_core::DecodeError;

@@ -11,8 +11,9 @@ use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use crate::attribute::{emit_all, fitting, required, within, EncodeError, Table, Unknown};
 use crate::conn::{Conn, ConnAttribute, ConnFilter};
 use crate::daemon::{Daemon, DaemonAttribute};
-use crate::dest::{Dest, DestAttribute};
+use crate::dest::{Dest, DestAttribute, ForwardMethod};
 use crate::event::{unknown_command, Change, Event, EventCounts, Subject};
+use crate::fullnat::{LocalAddress, LocalAttribute};
 use crate::service::{AddressFamily, Service, ServiceAttribute, ServiceId};
 
 /// The name under which the kernel's controller knows the family.
@@ -86,7 +87,13 @@ commands! {
     Zero = 16,
     /// Removes all services.
     Flush = 17,
-    /// Dumps connections. This command and those below need rvs.
+    /// Adds a local address to a service; also the command of answers that describe one. This command and those below need rvs.
+    NewLaddr = 18,
+    /// Removes a local address of a service; connections that have it go on.
+    DelLaddr = 19,
+    /// Dumps the local addresses of a service.
+    GetLaddr = 20,
+    /// Dumps connections.
     GetConn = 64,
     /// The command of answers that describe a connection.
     Conn = 65,
@@ -117,7 +124,9 @@ attributes! {
         TimeoutTcpFin(u32 as Native) = 5,
         /// Seconds that an idle UDP flow stays.
         TimeoutUdp(u32 as Native) = 6,
-        /// A connection, or in a request what it must be like. This one and those below need rvs.
+        /// A local address. This one and those below need rvs.
+        Laddr(Vec<LocalAttribute> as Nest) = 7,
+        /// A connection, or in a request what it must be like.
         Conn(Vec<ConnAttribute> as Nest) = 64,
         /// What happened: a [`Change`] as a number.
         Event(u8 as Native) = 65,
@@ -306,6 +315,64 @@ impl Message {
     /// Removes all services.
     pub fn flush() -> Self {
         Self::new(Command::Flush, Vec::new())
+    }
+
+    fn of_local(command: Command, service: &ServiceId, local: &LocalAddress) -> Self {
+        Self::new(
+            command,
+            vec![
+                Attribute::Service(service.attributes()),
+                Attribute::Laddr(local.attributes()),
+            ],
+        )
+    }
+
+    /// Adds a local address, or a prefix of them, to a service. Needs rvs.
+    pub fn new_local(service: &ServiceId, local: &LocalAddress) -> Self {
+        Self::of_local(Command::NewLaddr, service, local)
+    }
+
+    /// Removes a local address, or a prefix of them, as it was added. Needs rvs.
+    pub fn del_local(service: &ServiceId, local: &LocalAddress) -> Self {
+        Self::of_local(Command::DelLaddr, service, local)
+    }
+
+    /// Asks for the local addresses of a service; to be sent as a dump. Needs rvs.
+    pub fn get_locals(service: &ServiceId) -> Self {
+        Self::of_service(Command::GetLaddr, service.attributes())
+    }
+
+    /// What a request asks for that only rvs knows, by the name that a client shows: the kernel's own module would ignore an
+    /// attribute that it doesn't know, and do the rest. The clients of this crate refuse to send such a request to it.
+    pub fn extension(&self) -> Option<&'static str> {
+        match self.command {
+            Command::NewLaddr | Command::DelLaddr | Command::GetLaddr => {
+                return Some("local addresses (FullNAT)");
+            }
+            Command::NewService | Command::SetService => {}
+            Command::NewDest | Command::SetDest => {
+                let fullnat = |a: &DestAttribute| matches!(a, DestAttribute::FwdMethod(flags) if ForwardMethod::of_flags(*flags) == ForwardMethod::FULLNAT);
+                let asked = self.attributes.iter().any(|a| match a {
+                    Attribute::Dest(nest) => nest.iter().any(fullnat),
+                    _ => false,
+                });
+                return asked.then_some("forwarding method FullNAT");
+            }
+            _ => return None,
+        }
+        self.attributes.iter().find_map(|a| match a {
+            Attribute::Service(nest) => nest.iter().find_map(ServiceAttribute::extension),
+            _ => None,
+        })
+    }
+
+    /// The local address of an answer; `family` is its service's.
+    pub fn local(&self, family: AddressFamily) -> Result<LocalAddress, DecodeError> {
+        let nest = self.attributes.iter().find_map(|a| match a {
+            Attribute::Laddr(nest) => Some(nest.as_slice()),
+            _ => None,
+        });
+        LocalAddress::from_attributes(required(nest, "message attribute Laddr")?, family)
     }
 
     /// Asks for connections; to be sent as a dump. Needs rvs.

@@ -3,13 +3,15 @@
 //! Virtual services (`IPVS_SVC_ATTR_*`).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::{BitOr, BitOrAssign};
 
 use netlink_packet_core::DecodeError;
 
 use crate::attribute::{copy, exact, required, Address, Codec, Fixed};
+use crate::fullnat::{FullNat, FullNatStats};
 use crate::stats::{Stats, Stats64Attribute, StatsAttribute};
+use crate::tunnel::{Sources, TunnelExtras};
 
 attributes! {
     /// A member of a `SERVICE` nest.
@@ -39,6 +41,46 @@ attributes! {
         PeName(String as Text) = 11,
         /// Counters, each of 64 bits. In answers only.
         Stats64(Vec<Stats64Attribute> as Nest) = 12,
+        /// Sources of tunnels over IPv4. This one and those below need rvs.
+        TunSourcesV4(Sources<Ipv4Addr> as Fixed) = 64,
+        /// Sources of tunnels over IPv6.
+        TunSourcesV6(Sources<Ipv6Addr> as Fixed) = 65,
+        /// 1: segments are made to fit tunnels; 0: not.
+        TunMss(u8 as Native) = 66,
+        /// Kind of the TCP option with the client's address; 0: none.
+        ToaKind(u8 as Native) = 72,
+        /// Not 0: the option is on SYNs, too.
+        ToaSyn(u8 as Native) = 73,
+        /// Version of the PROXY protocol, 1 or 2; 0: none.
+        ProxyVersion(u8 as Native) = 74,
+        /// The lowest local port.
+        PortMin(u16 as Native) = 75,
+        /// The highest local port.
+        PortMax(u16 as Native) = 76,
+        /// Local addresses. In answers only.
+        Locals(u32 as Native) = 77,
+        /// Connections that were refused for want of a local port. In answers only.
+        Exhausted(u64 as Native) = 78,
+        /// Segments that got the option. In answers only.
+        ToaAdded(u64 as Native) = 79,
+        /// Segments that had no room for it. In answers only.
+        ToaNoRoom(u64 as Native) = 80,
+        /// Segments from which a client's own was removed. In answers only.
+        ToaRemoved(u64 as Native) = 81,
+    }
+}
+
+impl ServiceAttribute {
+    /// What it is of, if only rvs knows it.
+    pub(crate) fn extension(&self) -> Option<&'static str> {
+        match self {
+            Self::TunSourcesV4(_) | Self::TunSourcesV6(_) => Some("source addresses of tunnels"),
+            Self::TunMss(_) => Some("segment sizes of tunnels"),
+            Self::ToaKind(_) | Self::ToaSyn(_) => Some("TCP option with the client's address"),
+            Self::ProxyVersion(_) => Some("PROXY protocol"),
+            Self::PortMin(_) | Self::PortMax(_) => Some("range of local ports"),
+            _ => None,
+        }
     }
 }
 
@@ -277,6 +319,13 @@ pub struct Service {
     pub netmask: u32,
     /// Persistence engine.
     pub pe_name: Option<String>,
+    /// What its tunnels have beyond C. In requests, `None` leaves it as it is, and anything else needs rvs; in answers, `None`:
+    /// nothing was ever configured.
+    pub tunnels: Option<TunnelExtras>,
+    /// Its FullNAT but for the local addresses; `None` as for [`Service::tunnels`].
+    pub fullnat: Option<FullNat>,
+    /// What it counts of FullNAT, in answers of services that have anything of it.
+    pub fullnat_stats: Option<FullNatStats>,
     /// Counters, as far as there were any in the answer; 64 bits wide where the kernel offers that.
     pub stats: Option<Stats>,
 }
@@ -296,6 +345,9 @@ impl Service {
             timeout: 0,
             netmask,
             pe_name: None,
+            tunnels: None,
+            fullnat: None,
+            fullnat_stats: None,
             stats: None,
         }
     }
@@ -315,6 +367,8 @@ impl Service {
             ServiceAttribute::Timeout(self.timeout),
             ServiceAttribute::Netmask(self.wire_netmask()),
         ]);
+        attributes.extend(self.tunnels.iter().flat_map(TunnelExtras::attributes));
+        attributes.extend(self.fullnat.iter().flat_map(FullNat::attributes));
         attributes
     }
 
@@ -360,6 +414,9 @@ impl TryFrom<&[ServiceAttribute]> for Service {
                 u32::from_be(netmask)
             },
             pe_name,
+            tunnels: TunnelExtras::of(attributes),
+            fullnat: FullNat::of(attributes),
+            fullnat_stats: FullNatStats::of(attributes),
             stats: stats64.or(stats),
         })
     }

@@ -35,7 +35,7 @@ use crate::client::{
     family_found, family_request, items, take_event, Error, Family, Item, KernelError, ENOBUFS,
     RECEIVE, RECEIVE_EVENTS,
 };
-use crate::{Command, Dest, Event, Gaps, Group, Message, Service, ServiceId};
+use crate::{Command, Dest, Event, Gaps, Group, LocalAddress, Message, Service, ServiceId};
 
 /// A socket of family `IPVS` in the network namespace of the thread that opened it.
 pub struct Client {
@@ -83,7 +83,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Whether the module has a command: those from [`Command::GetConn`] on need rvs.
+    /// Whether the module has a command: those from [`Command::NewLaddr`] on need rvs.
     pub fn offers(&self, command: Command) -> bool {
         self.family.offers(command)
     }
@@ -133,6 +133,7 @@ impl Client {
         flags: u16,
         mut each: impl FnMut(Message) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.family.understands(message)?;
         let sequence = self.next();
         let bytes = message.encode(self.family.id, sequence, NLM_F_REQUEST | flags)?;
         self.send(&bytes).await?;
@@ -186,6 +187,17 @@ impl Client {
         })
         .await?;
         Ok(dests)
+    }
+
+    /// The local addresses of a service, each by itself; none if the service isn't there. Needs rvs.
+    pub async fn locals(&mut self, id: &ServiceId) -> Result<Vec<LocalAddress>, Error> {
+        let mut locals = Vec::new();
+        self.dump(&Message::get_locals(id), |message| {
+            locals.push(message.local(id.family())?);
+            Ok(())
+        })
+        .await?;
+        Ok(locals)
     }
 
     /// What happens from now on, in some groups; needs rvs.

@@ -171,3 +171,48 @@ fn connections() {
     let counters = conn.counters.unwrap();
     assert_eq!((counters.in_pkts, counters.in_bytes), (1, 34));
 }
+
+#[test]
+fn fullnat() {
+    let service = one("service_fullnat").service().unwrap();
+    let options = service.fullnat.unwrap();
+    assert_eq!(
+        (options.toa_kind, options.toa_on_syn, options.proxy_version),
+        (253, true, 0)
+    );
+    assert_eq!((options.port_min, options.port_max), (2000, 65000));
+    let counts = service.fullnat_stats.unwrap();
+    assert_eq!(
+        (counts.locals, counts.exhausted, counts.toa_added),
+        (3, 0, 0)
+    );
+    let tunnels = service.tunnels.unwrap();
+    assert!(tunnels.clamp_mss);
+    let sources: Vec<String> = tunnels
+        .sources()
+        .map(|(ip, len)| format!("{ip}/{len}"))
+        .collect();
+    assert_eq!(sources, ["10.77.8.0/22", "fd77::/64"]);
+
+    let dest = one("dest_fullnat").dest(AddressFamily::INET).unwrap();
+    assert_eq!(dest.addr, addr("10.0.0.2:8080"));
+    assert_eq!(dest.method, ForwardMethod::FULLNAT);
+
+    let locals: Vec<LocalAddress> = golden("locals")
+        .iter()
+        .map(|message| message.local(AddressFamily::INET).unwrap())
+        .collect();
+    let shown: Vec<(String, u8, Option<&str>)> = locals
+        .iter()
+        .map(|l| (l.addr.to_string(), l.prefix_len, l.interface.as_deref()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("10.77.0.16".to_owned(), 31, None),
+            ("10.77.0.17".to_owned(), 31, None),
+            ("10.77.1.1".to_owned(), 32, Some("lo")),
+        ]
+    );
+    assert!(locals.iter().all(|l| (l.conns, l.conflicts) == (0, 0)));
+}

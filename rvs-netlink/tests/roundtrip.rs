@@ -77,7 +77,38 @@ fn service_attribute() -> impl Strategy<Value = ServiceAttribute> {
         stats().prop_map(ServiceAttribute::Stats),
         text(20).prop_map(ServiceAttribute::PeName),
         stats64().prop_map(ServiceAttribute::Stats64),
-        unknown(12).prop_map(ServiceAttribute::Other),
+        extension_of_service(),
+        unknown(81).prop_map(ServiceAttribute::Other),
+    ]
+}
+
+fn extension_of_service() -> impl Strategy<Value = ServiceAttribute> {
+    use ServiceAttribute as A;
+    prop_oneof![
+        any::<(Ipv4Addr, u8)>().prop_map(|(addr, len)| A::TunSourcesV4(Sources::new(addr, len))),
+        any::<(Ipv6Addr, u8)>().prop_map(|(addr, len)| A::TunSourcesV6(Sources::new(addr, len))),
+        any::<u8>().prop_map(A::TunMss),
+        any::<u8>().prop_map(A::ToaKind),
+        any::<u8>().prop_map(A::ToaSyn),
+        any::<u8>().prop_map(A::ProxyVersion),
+        any::<u16>().prop_map(A::PortMin),
+        any::<u16>().prop_map(A::PortMax),
+        any::<u32>().prop_map(A::Locals),
+        any::<u64>().prop_map(A::Exhausted),
+        any::<u64>().prop_map(A::ToaAdded),
+        any::<u64>().prop_map(A::ToaNoRoom),
+        any::<u64>().prop_map(A::ToaRemoved),
+    ]
+}
+
+fn local_attribute() -> impl Strategy<Value = LocalAttribute> {
+    prop_oneof![
+        any::<[u8; 16]>().prop_map(|a| LocalAttribute::Addr(Address(a))),
+        any::<u64>().prop_map(LocalAttribute::PortConflict),
+        any::<u32>().prop_map(LocalAttribute::ConnCounts),
+        any::<u8>().prop_map(LocalAttribute::PrefixLen),
+        text(20).prop_map(LocalAttribute::IfName),
+        unknown(73).prop_map(LocalAttribute::Other),
     ]
 }
 
@@ -98,7 +129,8 @@ fn dest_attribute() -> impl Strategy<Value = DestAttribute> {
         any::<u8>().prop_map(DestAttribute::TunType),
         any::<u16>().prop_map(DestAttribute::TunPort),
         any::<u16>().prop_map(DestAttribute::TunFlags),
-        unknown(15).prop_map(DestAttribute::Other),
+        any::<u8>().prop_map(DestAttribute::FullNat),
+        unknown(72).prop_map(DestAttribute::Other),
     ]
 }
 
@@ -156,6 +188,7 @@ fn attribute() -> impl Strategy<Value = Attribute> {
         vec(service_attribute(), 0..14).prop_map(Attribute::Service),
         vec(dest_attribute(), 0..16).prop_map(Attribute::Dest),
         vec(daemon_attribute(), 0..10).prop_map(Attribute::Daemon),
+        vec(local_attribute(), 0..7).prop_map(Attribute::Laddr),
         any::<u32>().prop_map(Attribute::TimeoutTcp),
         any::<u32>().prop_map(Attribute::TimeoutTcpFin),
         any::<u32>().prop_map(Attribute::TimeoutUdp),
@@ -189,6 +222,7 @@ proptest! {
         scheduler in "[a-z]{1,15}", flags in any::<u32>(), timeout in any::<u32>(), netmask in any::<u32>(),
         pe in proptest::option::of("[a-z]{1,16}"), weight in any::<i32>(), numbers in any::<[u32; 2]>(),
         tunnel in any::<(u8, u16, u16)>(), method in 0..8u32,
+        fullnat in any::<Option<(u8, bool, u8, u16, u16)>>(), sources in any::<Option<(Ipv4Addr, Ipv6Addr, bool)>>(), lens in 1..=128u8,
     ) {
         let id = match mark {
             Some(mark) => ServiceId::fwmark(AddressFamily::of(ip), mark),
@@ -199,6 +233,23 @@ proptest! {
         service.timeout = timeout;
         service.netmask = netmask;
         service.pe_name = pe;
+        service.fullnat = fullnat.map(|(kind, syn, version, min, max)| {
+            let mut options = FullNat::default();
+            (options.toa_kind, options.toa_on_syn, options.proxy_version) = (kind, syn, version);
+            (options.port_min, options.port_max) = (min, max);
+            options
+        });
+        service.tunnels = sources.map(|(v4, v6, clamp)| {
+            let mut extras = TunnelExtras::default();
+            extras.set_sources(v4.into(), lens);
+            if clamp {
+                extras.set_sources(v6.into(), lens);
+            }
+            extras.clamp_mss = clamp;
+            extras
+        });
+        let asks = service.fullnat.is_some() || service.tunnels.is_some();
+        prop_assert_eq!(Message::set_service(&service).extension().is_some(), asks);
         let bytes = Message::new_service(&service).encode(28, 1, 5).unwrap();
         prop_assert_eq!(decode(&bytes).unwrap().service().unwrap(), service);
 
@@ -207,6 +258,7 @@ proptest! {
         [dest.u_thresh, dest.l_thresh] = numbers;
         dest.tun_type = TunnelType(tunnel.0);
         (dest.tun_port, dest.tun_flags) = (tunnel.1, tunnel.2);
+        prop_assert_eq!(Message::set_dest(&id, &dest).extension().is_some(), method == 5);
         let bytes = Message::new_dest(&id, &dest).encode(28, 1, 5).unwrap();
         prop_assert_eq!(decode(&bytes).unwrap().dest(AddressFamily::INET).unwrap(), dest);
     }
@@ -252,6 +304,19 @@ proptest! {
         prop_assert_eq!(conn.expires.as_millis(), u128::from(times[0]));
         prop_assert_eq!((conn.fwmark, conn.service_fwmark, conn.service_port), marks);
         prop_assert_eq!(conn.counters.map(|c| [c.in_pkts, c.in_bytes, c.out_pkts, c.out_bytes]), counters);
+    }
+
+    #[test]
+    fn locals(ip in any::<IpAddr>(), len in any::<u8>(), interface in proptest::option::of("[a-z]{1,15}"), port in any::<u16>()) {
+        let id = ServiceId::address(Protocol::TCP, SocketAddr::new(ip, port));
+        let mut local = LocalAddress::prefix(ip, len);
+        local.interface = interface;
+        for message in [Message::new_local(&id, &local), Message::del_local(&id, &local)] {
+            prop_assert!(message.extension().is_some());
+            let read = decode(&message.encode(28, 1, 5).unwrap()).unwrap();
+            prop_assert_eq!(read.service_id().unwrap(), id);
+            prop_assert_eq!(read.local(id.family()).unwrap(), local.clone());
+        }
     }
 
     /// Random bytes, and bytes that are nearly right.
@@ -432,6 +497,78 @@ fn filters() {
     );
 }
 
+/// What a service is asked for beyond C, byte by byte; nothing, if nothing is said.
+#[test]
+fn extensions() {
+    let id = ServiceId::fwmark(AddressFamily::INET, 7);
+    let mut service = Service::new(id, "rr");
+    assert_eq!(Message::new_service(&service).extension(), None);
+    let plain = Message::new_service(&service)
+        .encode(28, 1, 5)
+        .unwrap()
+        .len();
+    let mut extras = TunnelExtras::default();
+    extras.set_sources(Ipv4Addr::new(10, 77, 0, 0).into(), 22);
+    service.tunnels = Some(extras);
+    let mut options = FullNat::default();
+    options.toa_kind = FullNat::TOA;
+    service.fullnat = Some(options);
+    let message = Message::new_service(&service);
+    assert_eq!(message.extension(), Some("source addresses of tunnels"));
+    let bytes = message.encode(28, 1, 5).unwrap();
+    #[cfg(target_endian = "little")]
+    assert_eq!(
+        bytes[plain..],
+        [
+            12, 0, 64, 0, 10, 77, 0, 0, 22, 0, 0, 0, // sources over IPv4
+            24, 0, 65, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, // none over IPv6
+            5, 0, 66, 0, 0, 0, 0, 0, // segments as they are
+            5, 0, 72, 0, 254, 0, 0, 0, // the option
+            5, 0, 73, 0, 0, 0, 0, 0, // not on SYNs
+            5, 0, 74, 0, 0, 0, 0, 0, // no PROXY protocol
+            6, 0, 75, 0, 0, 4, 0, 0, // from port 1024
+            6, 0, 76, 0, 255, 255, 0, 0, // to 65535
+        ]
+    );
+    assert_eq!(decode(&bytes).unwrap().service().unwrap(), service);
+    let local = LocalAddress::prefix(Ipv4Addr::new(10, 77, 0, 16).into(), 28);
+    let bytes = Message::new_local(&id, &local).encode(28, 1, 5).unwrap();
+    #[cfg(target_endian = "little")]
+    assert_eq!(
+        bytes[16..],
+        [
+            18, 1, 0, 0, // NEW_LADDR, version 1
+            20, 0, 1, 0, // SERVICE
+            6, 0, 1, 0, 2, 0, 0, 0, // AF
+            8, 0, 5, 0, 7, 0, 0, 0, // FWMARK
+            32, 0, 7, 0, // LADDR
+            20, 0, 1, 0, 10, 77, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // ADDR
+            5, 0, 72, 0, 28, 0, 0, 0, // PREFIX_LEN
+        ]
+    );
+}
+
+/// What a later kernel adds behind a prefix length doesn't hide the rest.
+#[test]
+fn sources_have_a_length() {
+    for (bytes, fine) in [
+        (&[10, 77, 0, 0, 22, 0, 0, 0][..], true),
+        (&[10, 77, 0, 0, 22, 9, 9, 9], true),
+        (&[10, 77, 0, 0, 22], false),
+        (&[10, 77, 0, 0, 22, 0, 0, 0, 0], false),
+        (&[], false),
+    ] {
+        let mut nest = ((8 + bytes.len()) as u16).to_ne_bytes().to_vec();
+        nest.extend(1u16.to_ne_bytes());
+        nest.extend(((4 + bytes.len()) as u16).to_ne_bytes());
+        nest.extend(64u16.to_ne_bytes());
+        nest.extend(bytes);
+        let read = Message::decode(Command::NewService, &nest);
+        assert_eq!(read.is_ok(), fine, "{bytes:?}: {read:?}");
+    }
+}
+
 /// The numbers of the whole family, as the kernel's uapi header has them.
 #[test]
 fn numbers() {
@@ -461,6 +598,16 @@ fn numbers() {
     }
     assert_eq!(u8::from(Command::Flush), 17);
     assert_eq!(u8::from(Command::GetInfo), 15);
+    assert_eq!(u8::from(Command::NewLaddr), 18);
+    assert_eq!(u8::from(Command::GetLaddr), 20);
+    assert_eq!(Attribute::Laddr(vec![]).kind(), 7);
+    let nothing = Sources::new(Ipv4Addr::UNSPECIFIED, 0);
+    assert_eq!(ServiceAttribute::TunSourcesV4(nothing).kind(), 64);
+    assert_eq!(ServiceAttribute::TunMss(0).kind(), 66);
+    assert_eq!(ServiceAttribute::ToaKind(0).kind(), 72);
+    assert_eq!(ServiceAttribute::ToaRemoved(0).kind(), 81);
+    assert_eq!(DestAttribute::FullNat(0).kind(), 72);
+    assert_eq!(LocalAttribute::PrefixLen(0).kind(), 72);
     assert_eq!(u8::from(Command::GetConn), 64);
     assert_eq!(u8::from(Command::ConnEvent), 70);
     assert_eq!(Attribute::Conn(vec![]).kind(), 64);

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 mod classic;
+mod extension;
 mod modern;
 mod names;
 mod numbers;
@@ -29,12 +30,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<String> = args.collect();
     ExitCode::from(if is_classic(&program, &args) {
         // Not under ipvsadm's name: there the option isn't known.
+        // Nor what only rvs has.
         let mut args = args;
         let before = args.len();
         if !named_ipvsadm(&program) {
             args.retain(|arg| arg != "--json");
         }
-        classic::run(&program, &args, args.len() < before)
+        let json = args.len() < before;
+        classic::run(&program, &args, !named_ipvsadm(&program), json)
     } else {
         let mut words = vec!["rvsadm".to_owned()];
         words.extend(args);
@@ -51,11 +54,13 @@ fn named_ipvsadm(program: &str) -> bool {
 
 /// Whether ipvsadm is meant: by the program's name, by saying nothing, or by an option where a subcommand could be.
 fn is_classic(program: &str, args: &[String]) -> bool {
-    match args.first().map(String::as_str) {
-        None => true,
+    // Where that stands doesn't matter.
+    let first = args.iter().find(|arg| *arg != "--json");
+    match first.map(String::as_str) {
+        None => args.is_empty(),
         _ if named_ipvsadm(program) => true,
         // ipvsadm's help is -h.
-        Some("--help" | "--json") => false,
+        Some("--help") => false,
         Some("--version") => args.len() > 1,
         Some(first) => first.starts_with('-'),
     }
@@ -79,5 +84,8 @@ mod tests {
         assert!(!meant("rvsadm", "--help"));
         assert!(!meant("rvsadm", "service list"));
         assert!(!meant("rvsadm", "--json service list"));
+        assert!(!meant("rvsadm", "--json"));
+        assert!(meant("rvsadm", "--json -Ln"));
+        assert!(meant("rvsadm", "-Ln --json"));
     }
 }

@@ -176,6 +176,7 @@ struct Hall {
     guest_bin: PathBuf,
     module: Option<PathBuf>,
     rvsadm: Option<PathBuf>,
+    examples: Option<PathBuf>,
     verbose: bool,
     /// Scenarios per boot, at most.
     chunk: usize,
@@ -265,6 +266,11 @@ impl Run {
         } else {
             None
         };
+        let examples = if run.iter().any(|s| s.examples) {
+            Some(printed_path(&top, "scripts/build-examples", &[])?)
+        } else {
+            None
+        };
         let jobs = self.jobs.unwrap_or_else(|| default_jobs(self.guest)).max(1);
         // Those that may take longest first, so that no guest is left alone with one of them at the end.
         let mut queue = run.clone();
@@ -282,6 +288,7 @@ impl Run {
             guest_bin,
             module,
             rvsadm,
+            examples,
             verbose: self.verbose,
             chunk: self.chunk.max(1),
             queue: Mutex::new(queue.into()),
@@ -450,6 +457,9 @@ impl Hall {
         }
         if let Some(rvsadm) = &self.rvsadm {
             command.arg(format!("--rvsadm={}", rvsadm.display()));
+        }
+        if let Some(examples) = &self.examples {
+            command.arg(format!("--examples={}", examples.display()));
         }
         command
             .stdin(Stdio::null())

@@ -75,13 +75,16 @@ mod replies;
 mod resize;
 mod routes;
 mod rvs_netlink;
+mod rvs_netlink_examples;
 mod rvsadm;
 mod rvsadm_classic;
 mod rvsadm_events;
+mod rvsadm_fullnat;
 mod rvsadm_names;
 mod rvsadm_no_module;
 mod rvsadm_realserver;
 mod rvsadm_speed;
+mod rvsadm_stream;
 mod rvsadm_subcommands;
 mod rvsadm_watch;
 mod save_restore;
@@ -210,11 +213,14 @@ pub static ALL: &[&Scenario] = &[
     &events::SCENARIO,
     &zero_flush::SCENARIO,
     &rvs_netlink::SCENARIO,
+    &rvs_netlink_examples::SCENARIO,
     &rvsadm_classic::SCENARIO,
+    &rvsadm_stream::SCENARIO,
     &rvsadm_subcommands::SCENARIO,
     &rvsadm_watch::SCENARIO,
     &rvsadm_names::SCENARIO,
     &rvsadm_events::SCENARIO,
+    &rvsadm_fullnat::SCENARIO,
     &rvsadm_realserver::SCENARIO,
     &rvsadm_no_module::SCENARIO,
     &rvsadm_speed::SCENARIO,

@@ -15,8 +15,17 @@ fuzz_target!(|data: &[u8]| {
     let Ok(message) = Message::decode((*command).into(), attributes) else {
         return;
     };
-    let _ = (message.service(), message.dest(AddressFamily::INET), message.daemon());
-    let _ = (message.timeouts(), message.info());
+    let _ = (
+        message.service(),
+        message.dest(AddressFamily::INET),
+        message.daemon(),
+    );
+    let _ = (
+        message.timeouts(),
+        message.info(),
+        message.local(AddressFamily::INET6),
+        message.extension(),
+    );
     let _ = (message.conn(), message.event(), message.event_counts());
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut bytes);

@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::Command;
 use rvs_netlink::{
-    AddressFamily, Daemon, DaemonState, Dest, ForwardMethod, Protocol, Service, ServiceFlags,
-    ServiceId, Timeouts, TunnelType,
+    AddressFamily, Attribute, Daemon, DaemonState, Dest, ForwardMethod, LocalAddress, Message,
+    Protocol, Service, ServiceAttribute, ServiceFlags, ServiceId, Sources, Timeouts, TunnelType,
 };
 
-use super::options::{option_name, Rule, Verb, OPTIONS};
+use super::options::{option_name, Rule, Verb, EXTENSIONS, OPTIONS};
 use super::popt::Popt;
 use super::Stop;
+use crate::extension;
 use crate::names::{host_v4, Names};
 use crate::numbers::{atoi, inet_aton, number, strtol};
 
@@ -207,6 +208,12 @@ pub(super) struct Entry {
     pub(super) timeouts: Timeouts,
     pub(super) daemon: Daemon,
     pub(super) format: Format,
+    /// The local address of `--add-laddr` and `--del-laddr`.
+    local: Option<LocalAddress>,
+    /// What is said of a service that only rvs knows; what isn't said stays as it is.
+    extensions: Vec<ServiceAttribute>,
+    /// Options that only rvs has, as they are called.
+    needs_rvs: Vec<String>,
     given: Vec<&'static str>,
 }
 
@@ -254,8 +261,16 @@ impl Entry {
             timeouts: Timeouts::default(),
             daemon: Daemon::new(DaemonState(0), "", 0),
             format: Format::default(),
+            local: None,
+            extensions: Vec::new(),
+            needs_rvs: Vec::new(),
             given: Vec::new(),
         };
+        if matches!(verb, Verb::AddServer | Verb::EditServer) {
+            // There ipvsadm refuses its --sched-flags, and its forks have this.
+            popt.instead('b', "fullnat");
+        }
+        entry.note_extension(&first.name);
         let value = first.value.unwrap_or_default();
         match verb {
             Verb::StartDaemon => {
@@ -267,7 +282,7 @@ impl Entry {
             }
             _ => {}
         }
-        let mut sched_flags = String::new();
+        let (mut sched_flags, mut ifname) = (String::new(), String::new());
         while let Some(option) = popt.option() {
             let option = match option {
                 Ok(option) => option,
@@ -279,10 +294,15 @@ impl Entry {
                 return Err(Stop::fail(format!("invalid option `{}'", popt.last())));
             }
             entry.note(&option.name)?;
+            entry.note_extension(&option.name);
             let value = option.value.as_deref();
             let text = value.unwrap_or_default();
             match option.name.as_str() {
                 "sched-flags" => text.clone_into(&mut sched_flags),
+                "ifname" => text.clone_into(&mut ifname),
+                name if EXTENSIONS.contains(&name) && name != "fullnat" => {
+                    entry.extension(name, value)?;
+                }
                 name => entry.option(name, value, names)?,
             }
         }
@@ -305,7 +325,81 @@ impl Entry {
         entry.service.flags |= parse_sched_flags(&entry.service.scheduler, &sched_flags)?;
         entry.check_options()?;
         entry.check_meaning()?;
+        entry.check_extensions(&ifname)?;
         Ok(entry)
+    }
+
+    fn note_extension(&mut self, long: &str) {
+        if EXTENSIONS.contains(&long) {
+            self.needs_rvs.push(format!("--{long}"));
+        }
+    }
+
+    /// Options that only rvs has, as they are called.
+    pub(super) fn needs_rvs(&self) -> &[String] {
+        &self.needs_rvs
+    }
+
+    /// The local address that a command is about.
+    pub(super) fn local(&self) -> Result<&LocalAddress, Stop> {
+        self.local
+            .as_ref()
+            .ok_or_else(|| Stop::fail("illegal local address specified"))
+    }
+
+    /// Adds what only rvs knows to a request about the service.
+    pub(super) fn extend(&self, mut message: Message) -> Message {
+        for attribute in &mut message.attributes {
+            if let Attribute::Service(nest) = attribute {
+                nest.extend(self.extensions.iter().cloned());
+            }
+        }
+        message
+    }
+
+    /// Options that only rvs has.
+    fn extension(&mut self, name: &str, value: Option<&str>) -> Result<(), Stop> {
+        use ServiceAttribute as A;
+        let text = value.unwrap_or_default();
+        let wrong = |e: String| Stop::fail(format!("--{name}: {e}"));
+        let on = || match value {
+            None | Some("on") => Ok(1),
+            Some("off") => Ok(0),
+            Some(other) => Err(wrong(format!("`{other}`: on and off are right"))),
+        };
+        match name {
+            "local-address" => self.local = Some(extension::parse_local(text).map_err(wrong)?),
+            "toa" => {
+                let kind = extension::parse_toa(value.unwrap_or("254")).map_err(wrong)?;
+                self.extensions.push(A::ToaKind(kind));
+            }
+            "toa-syn" => self.extensions.push(A::ToaSyn(on()?)),
+            "proxy-protocol" => {
+                let version = extension::parse_proxy(text).map_err(wrong)?;
+                self.extensions.push(A::ProxyVersion(version));
+            }
+            "local-ports" => {
+                let (min, max) = extension::parse_ports(text).map_err(wrong)?;
+                self.extensions.extend([A::PortMin(min), A::PortMax(max)]);
+            }
+            "tun-sources" => {
+                let (mut v4, mut v6) = (
+                    Sources::new(Ipv4Addr::UNSPECIFIED, 0),
+                    Sources::new(Ipv6Addr::UNSPECIFIED, 0),
+                );
+                for (ip, len) in extension::parse_sources(text).map_err(wrong)? {
+                    match ip {
+                        IpAddr::V4(ip) => v4 = Sources::new(ip, len),
+                        IpAddr::V6(ip) => v6 = Sources::new(ip, len),
+                    }
+                }
+                self.extensions
+                    .extend([A::TunSourcesV4(v4), A::TunSourcesV6(v6)]);
+            }
+            "tun-mss-clamp" => self.extensions.push(A::TunMss(on()?)),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Remembers an option; most may come once.
@@ -384,6 +478,7 @@ impl Entry {
             "ipip" => dest.method = ForwardMethod::TUNNEL,
             "gatewaying" => dest.method = ForwardMethod::ROUTE,
             "masquerading" => dest.method = ForwardMethod::MASQ,
+            "fullnat" => dest.method = ForwardMethod::FULLNAT,
             "weight" => {
                 dest.weight =
                     number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("weight"))?;
@@ -509,9 +604,33 @@ impl Entry {
         Ok(())
     }
 
+    /// What the kernel can't tell from the request, or would say less of.
+    fn check_extensions(&mut self, ifname: &str) -> Result<(), Stop> {
+        use ServiceAttribute as A;
+        let id = self.service.id();
+        if let Some(local) = &mut self.local {
+            if self.given.contains(&"ifname") {
+                if ifname.is_empty() || ifname.len() > 15 {
+                    return Err(Stop::fail(format!(
+                        "--ifname: `{ifname}` is no name of an interface: 1 to 15 characters are right"
+                    )));
+                }
+                local.interface = Some(ifname.to_owned());
+            }
+            extension::check_locals(&id, std::slice::from_ref(local)).map_err(Stop::Fail)?;
+        }
+        // Without the option, it can't be on SYNs.
+        let off = self.extensions.contains(&A::ToaKind(0));
+        if off && !self.has("toa-syn") {
+            self.extensions.push(A::ToaSyn(0));
+        }
+        Ok(())
+    }
+
     fn check_server(&mut self) -> Result<(), Stop> {
         let tunnel = self.dest.method == ForwardMethod::TUNNEL;
-        if self.service.fwmark == 0 && self.dest.method != ForwardMethod::MASQ {
+        let translates = [ForwardMethod::MASQ, ForwardMethod::FULLNAT].contains(&self.dest.method);
+        if self.service.fwmark == 0 && !translates {
             // Only translation can change the port.
             self.dest.addr.set_port(self.service.port);
         }

@@ -9,12 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rvs_netlink::client::Error;
 use rvs_netlink::{
-    AddressFamily, Command, DaemonState, Dest, ForwardMethod, Protocol, Service, ServiceFlags,
-    ServiceId, Stats, TunnelType,
+    AddressFamily, Command, DaemonState, Dest, ForwardMethod, FullNat, LocalAddress, Protocol,
+    Service, ServiceFlags, ServiceId, Stats, TunnelType,
 };
 
 use super::entry::{Format, PLAIN_FLAGS, SCHEDULER_FLAGS};
 use super::{texts, Session, Stop};
+use crate::extension;
 use crate::names::Names;
 
 const CONNECTIONS: &str = "/proc/net/ip_vs_conn";
@@ -260,11 +261,56 @@ fn method_name(method: ForwardMethod) -> &'static str {
     }
 }
 
+/// FullNAT as rvs has it and rvsadm writes it. The number that it has on the wire, a C module may have as well: it knows nothing of
+/// it, and neither does ipvsadm.
+const FULLNAT_OF_RVS: ForwardMethod = ForwardMethod(u32::MAX);
+
+/// The options of a service that only rvs has.
+fn extension_options(service: &Service) -> String {
+    let mut options = String::new();
+    let fullnat = service.fullnat.unwrap_or_default();
+    let default = FullNat::default();
+    if (fullnat.port_min, fullnat.port_max) != (default.port_min, default.port_max) {
+        let (min, max) = (fullnat.port_min, fullnat.port_max);
+        options.push_str(&format!(" --local-ports {min}-{max}"));
+    }
+    if fullnat.toa_kind != 0 {
+        options.push_str(&format!(" --toa {}", fullnat.toa_kind));
+    }
+    if fullnat.toa_on_syn {
+        options.push_str(" --toa-syn on");
+    }
+    if fullnat.proxy_version != 0 {
+        options.push_str(&format!(" --proxy-protocol {}", fullnat.proxy_version));
+    }
+    let tunnels = service.tunnels.unwrap_or_default();
+    let sources = extension::source_texts(&tunnels);
+    if !sources.is_empty() {
+        options.push_str(&format!(" --tun-sources {}", sources.join(",")));
+    }
+    if tunnels.clamp_mss {
+        options.push_str(" --tun-mss-clamp on");
+    }
+    options
+}
+
+/// The options that name a local address.
+fn local_options(local: &LocalAddress) -> String {
+    let mut plain = local.clone();
+    let interface = plain.interface.take();
+    let mut options = format!("-z {}", extension::local_text(&plain));
+    if let Some(name) = interface {
+        options.push_str(&format!(" -F {name}"));
+    }
+    options
+}
+
 fn method_option(method: ForwardMethod) -> &'static str {
     match method {
         ForwardMethod::MASQ => "-m",
         ForwardMethod::TUNNEL => "-i",
         ForwardMethod::LOCAL | ForwardMethod::ROUTE => "-g",
+        FULLNAT_OF_RVS => "--fullnat",
         _ => "(null)",
     }
 }
@@ -489,17 +535,20 @@ fn dest_line(dest: &Dest, name: &str, layout: Layout, exact: bool) -> String {
 /// A service with its destinations.
 fn print_service(
     service: &Service,
-    dests: Vec<Dest>,
+    (dests, locals): (Vec<Dest>, Option<Vec<LocalAddress>>),
     (layout, format): (Layout, &Format),
     names: &mut Names,
     out: &mut impl Write,
 ) -> Result<(), Stop> {
     let service_name = service_name(service, layout, format.numeric, names);
-    writeln!(
-        out,
-        "{}",
-        service_line(service, &service_name, layout, format.exact)
-    )?;
+    let mut line = service_line(service, &service_name, layout, format.exact);
+    if locals.is_some() {
+        line.push_str(&extension_options(service));
+    }
+    writeln!(out, "{line}")?;
+    for local in locals.iter().flatten() {
+        writeln!(out, "-P {service_name} {}", local_options(local))?;
+    }
     let protocol = match service.id {
         ServiceId::Address { protocol, .. } => protocol,
         _ => Protocol(0),
@@ -623,12 +672,83 @@ impl Session {
         format: &Format,
         out: &mut impl Write,
     ) -> Result<(), Stop> {
-        let dests = self
-            .kernel()?
-            .client
+        let extended = self.extended && layout == Layout::Rules;
+        let client = &mut self.kernel()?.client;
+        let mut dests = client
             .dests(&service.id)
             .map_err(Self::broken(Command::GetDest))?;
-        print_service(service, dests, (layout, format), &mut self.names, out)
+        let mut locals = None;
+        if client.offers(Command::NewLaddr) {
+            for dest in &mut dests {
+                if dest.method == ForwardMethod::FULLNAT {
+                    // As rvs shows it to ipvsadm.
+                    dest.method = if extended {
+                        FULLNAT_OF_RVS
+                    } else {
+                        ForwardMethod::MASQ
+                    };
+                }
+            }
+            if extended {
+                let has = service.fullnat_stats.is_some_and(|s| s.locals > 0);
+                let all = if has {
+                    let all = client.locals(&service.id);
+                    all.map_err(Self::broken(Command::GetLaddr))?
+                } else {
+                    Vec::new()
+                };
+                locals = Some(extension::prefixes(all));
+            }
+        }
+        let lists = (dests, locals);
+        print_service(service, lists, (layout, format), &mut self.names, out)
+    }
+
+    /// The local addresses of a service, or of all that have some, in the layout of ipvsadm's forks.
+    pub(super) fn list_locals(
+        &mut self,
+        id: Option<&ServiceId>,
+        format: &Format,
+        out: &mut impl Write,
+    ) -> Result<(), Stop> {
+        let client = &mut self.kernel()?.client;
+        let services = match id {
+            Some(id) => vec![client
+                .service(id)
+                .map_err(Self::broken(Command::GetService))?],
+            None => {
+                let all = client.services();
+                let mut all = all.map_err(Self::broken(Command::GetService))?;
+                all.retain(|s| s.fullnat_stats.is_some_and(|s| s.locals > 0));
+                sort(all, &compare_services)
+            }
+        };
+        let row = |a: &str, b: &str, c: &str, d: &str, e: &str| {
+            let text = format!("{a:<20} {b:<8} {c:<20} {d:<10} {e}");
+            text.trim_end().to_owned()
+        };
+        let title = row("VIP:VPORT", "TOTAL", "SNAT_IP", "CONFLICTS", "CONNS");
+        writeln!(out, "{title}")?;
+        for service in &services {
+            let client = &mut self.kernel()?.client;
+            let locals = client
+                .locals(&service.id)
+                .map_err(Self::broken(Command::GetLaddr))?;
+            let name = match service.id {
+                ServiceId::Address { protocol, addr } => {
+                    address(addr, protocol, format.numeric, &mut self.names)
+                }
+                _ => service_name(service, Layout::Plain, true, &mut self.names),
+            };
+            writeln!(out, "{}", row(&name, &locals.len().to_string(), "", "", ""))?;
+            for local in &locals {
+                let numbers = [u64::from(local.conns), local.conflicts].map(|n| n.to_string());
+                let [conns, conflicts] = &numbers;
+                let line = row("", "", &local.addr.to_string(), conflicts, conns);
+                writeln!(out, "{line}")?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn list_service(

@@ -15,6 +15,7 @@ use std::process::Command as Program;
 use rvs_netlink::client::{Client, Error};
 use rvs_netlink::{Command, Info, Message, ServiceId};
 
+use crate::extension;
 use crate::modern;
 use crate::names::Names;
 use entry::Entry;
@@ -88,13 +89,15 @@ impl Kernel {
     }
 }
 
-/// Runs ipvsadm's command line. `program` is the name that it was called by; lists are printed as JSON if `json` says so.
-pub(crate) fn run(program: &str, args: &[String], json: bool) -> u8 {
+/// Runs ipvsadm's command line. `program` is the name that it was called by; `extended`: there is more than ipvsadm has; lists are
+/// printed as JSON if `json` says so.
+pub(crate) fn run(program: &str, args: &[String], extended: bool, json: bool) -> u8 {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut session = Session {
         names: Names::default(),
         kernel: None,
-        command: options::command("rvsadm"),
+        command: options::command("rvsadm", extended),
+        extended,
         json,
     };
     let result = session
@@ -127,7 +130,7 @@ pub(crate) fn run(program: &str, args: &[String], json: bool) -> u8 {
             let version = texts::version(session.kernel.as_ref().map(|k| &k.info));
             let mut text = version;
             if matches!(stop, Stop::Help) {
-                text.push_str(&texts::help(program));
+                text.push_str(&texts::help(program, extended));
             }
             match io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => 0,
@@ -152,6 +155,8 @@ struct Session {
     names: Names,
     kernel: Option<Kernel>,
     command: clap::Command,
+    /// Under rvsadm's own name: what only rvs has is there.
+    extended: bool,
     json: bool,
 }
 
@@ -176,9 +181,15 @@ impl Session {
     fn step(&mut self, args: &[String]) -> Result<Step, Stop> {
         let entry = Entry::parse(&self.command, args, &mut self.names)?;
         let id = entry.service.id();
+        if !entry.needs_rvs().is_empty() {
+            extension::refuse_without_rvs(&self.kernel()?.client, entry.needs_rvs())
+                .map_err(Stop::Fail)?;
+        }
         Ok(Step::Change(match entry.verb {
-            Verb::AddService => Message::new_service(&entry.service.service()),
-            Verb::EditService => Message::set_service(&entry.service.service()),
+            Verb::AddService => entry.extend(Message::new_service(&entry.service.service())),
+            Verb::EditService => entry.extend(Message::set_service(&entry.service.service())),
+            Verb::AddLocal => Message::new_local(&id, entry.local()?),
+            Verb::DeleteLocal => Message::del_local(&id, entry.local()?),
             Verb::DeleteService => Message::del_service(&id),
             Verb::Clear => Message::flush(),
             Verb::AddServer => Message::new_dest(&id, &entry.dest),
@@ -188,7 +199,9 @@ impl Session {
             Verb::StartDaemon => Message::new_daemon(&entry.daemon),
             Verb::StopDaemon => Message::del_daemon(&entry.daemon),
             Verb::Zero => Message::zero((!entry.service.is_nothing()).then_some(&id)),
-            Verb::List | Verb::Save | Verb::Restore => return Ok(Step::Other(Box::new(entry))),
+            Verb::List | Verb::ListLocals | Verb::Save | Verb::Restore => {
+                return Ok(Step::Other(Box::new(entry)));
+            }
         }))
     }
 
@@ -219,6 +232,11 @@ impl Session {
         if self.json {
             return self.print_json(entry, out);
         }
+        if entry.verb == Verb::ListLocals {
+            let id = entry.service.id();
+            let id = entry.has("service-address").then_some(&id);
+            return self.list_locals(id, &entry.format, out);
+        }
         if entry.has("connection") {
             self.kernel()?;
             self.list_connections(&entry.format, out)
@@ -241,6 +259,14 @@ impl Session {
         let broken = |e: Error| Stop::Broken(texts::refusal(None, &e));
         if entry.has("connection") {
             return modern::conns::json(out).map_err(|e| match e {
+                modern::output::Failure::Output(e) => Stop::Output(e),
+                other => Stop::Broken(other.to_string()),
+            });
+        }
+        if entry.verb == Verb::ListLocals {
+            let id = entry.service.id();
+            let id = entry.has("service-address").then_some(&id);
+            return modern::pool::json_of(client, id, out).map_err(|e| match e {
                 modern::output::Failure::Output(e) => Stop::Output(e),
                 other => Stop::Broken(other.to_string()),
             });
@@ -268,10 +294,10 @@ impl Session {
         let broken = |e: Error| Stop::Broken(texts::refusal(Some(Command::GetService), &e));
         let entries = match id {
             None => modern::table(client).map_err(broken)?,
-            Some(id) => vec![(
-                client.service(id).map_err(broken)?,
-                client.dests(id).map_err(broken)?,
-            )],
+            Some(id) => {
+                let service = client.service(id).map_err(broken)?;
+                vec![modern::Entry::of(client, service).map_err(broken)?]
+            }
         };
         Ok(modern::json(&modern::show::listing(&entries), out)?)
     }

@@ -4,8 +4,9 @@
 
 use clap::{Arg, ArgAction, ArgGroup, Command};
 
-/// Options that may or may not stand with a command, in ipvsadm's order. The order decides which of several complaints is made.
-pub(super) const OPTIONS: [&str; 34] = [
+/// Options that may or may not stand with a command, in ipvsadm's order; those that only rvs has are last. The order decides which of
+/// several complaints is made.
+pub(super) const OPTIONS: [&str; 42] = [
     "numeric",
     "connection",
     "service-address",
@@ -40,6 +41,30 @@ pub(super) const OPTIONS: [&str; 34] = [
     "tun-nocsum",
     "tun-csum",
     "tun-remcsum",
+    "local-address",
+    "ifname",
+    "toa",
+    "toa-syn",
+    "proxy-protocol",
+    "local-ports",
+    "tun-sources",
+    "tun-mss-clamp",
+];
+
+/// Long options and commands that need rvs, and that only rvsadm's own name has.
+pub(super) const EXTENSIONS: [&str; 12] = [
+    "add-laddr",
+    "del-laddr",
+    "get-laddr",
+    "fullnat",
+    "local-address",
+    "ifname",
+    "toa",
+    "toa-syn",
+    "proxy-protocol",
+    "local-ports",
+    "tun-sources",
+    "tun-mss-clamp",
 ];
 
 /// A command.
@@ -59,6 +84,9 @@ pub(super) enum Verb {
     Restore,
     Save,
     Zero,
+    AddLocal,
+    DeleteLocal,
+    ListLocals,
 }
 
 impl Verb {
@@ -79,6 +107,9 @@ impl Verb {
             "restore" => Self::Restore,
             "save" => Self::Save,
             "zero" => Self::Zero,
+            "add-laddr" => Self::AddLocal,
+            "del-laddr" => Self::DeleteLocal,
+            "get-laddr" => Self::ListLocals,
             _ => return None,
         })
     }
@@ -100,6 +131,9 @@ impl Verb {
             Self::Restore => "restore",
             Self::Save => "save",
             Self::Zero => "zero",
+            Self::AddLocal => "add-laddr",
+            Self::DeleteLocal => "del-laddr",
+            Self::ListLocals => "get-laddr",
         }
     }
 
@@ -116,6 +150,12 @@ impl Verb {
                     "ops",
                     "pe",
                     "sched-flags",
+                    "toa",
+                    "toa-syn",
+                    "proxy-protocol",
+                    "local-ports",
+                    "tun-sources",
+                    "tun-mss-clamp",
                 ],
             ),
             Self::DeleteService => (&["service-address"], &[], &[]),
@@ -165,6 +205,10 @@ impl Verb {
             Self::StopDaemon => (&[], &[], &["syncid"]),
             Self::Save => (&[], &[], &["numeric"]),
             Self::Zero => (&[], &[], &["service-address"]),
+            Self::AddLocal | Self::DeleteLocal => {
+                (&["service-address", "local-address"], &[], &["ifname"])
+            }
+            Self::ListLocals => (&[], &[], &["service-address", "numeric"]),
             Self::Clear | Self::Set | Self::Restore => (&[], &[], &[]),
         };
         if needs.contains(&option) {
@@ -180,7 +224,7 @@ impl Verb {
 }
 
 /// The long names of all commands, of which a command line has one.
-pub(crate) const COMMANDS: [&str; 16] = [
+pub(crate) const COMMANDS: [&str; 19] = [
     "add-service",
     "edit-service",
     "delete-service",
@@ -197,6 +241,9 @@ pub(crate) const COMMANDS: [&str; 16] = [
     "stop-daemon",
     "help",
     "version",
+    "add-laddr",
+    "del-laddr",
+    "get-laddr",
 ];
 
 /// What a command, or a tunnel type, says to an option.
@@ -213,13 +260,13 @@ pub(super) enum Rule {
 pub(super) fn option_name(long: &str) -> &str {
     match long {
         "tcp-service" | "udp-service" | "sctp-service" | "fwmark-service" => "service-address",
-        "masquerading" | "ipip" | "gatewaying" => "forwarding-method",
+        "masquerading" | "ipip" | "gatewaying" | "fullnat" => "forwarding-method",
         other => other,
     }
 }
 
-/// The definition of the command line.
-pub(crate) fn command(name: &'static str) -> Command {
+/// The definition of the command line; `extended`: with what only rvs has.
+pub(crate) fn command(name: &'static str, extended: bool) -> Command {
     let flag = |long: &'static str, short: Option<char>, help: &'static str| {
         let arg = Arg::new(long)
             .long(long)
@@ -302,7 +349,11 @@ pub(crate) fn command(name: &'static str) -> Command {
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args(verbs)
-        .group(ArgGroup::new("command").args(COMMANDS))
+        .group(ArgGroup::new("command").args(
+            COMMANDS
+                .iter()
+                .filter(|name| extended || !EXTENSIONS.contains(name)),
+        ))
         .args([
             value(
                 "tcp-service",
@@ -452,6 +503,80 @@ pub(crate) fn command(name: &'static str) -> Command {
             value("mcast-port", None, "PORT", "UDP port [default: 8848]"),
             value("mcast-ttl", None, "TTL", "Hops [default: 1]"),
         ])
+        .args([
+            flag(
+                "add-laddr",
+                Some('P'),
+                "Add a local address to a service (FullNAT; needs rvs)",
+            ),
+            flag(
+                "del-laddr",
+                Some('Q'),
+                "Remove a local address from a service (needs rvs)",
+            ),
+            flag(
+                "get-laddr",
+                Some('G'),
+                "List local addresses and what they count (needs rvs)",
+            ),
+            flag(
+                "fullnat",
+                None,
+                "Forward by FullNAT; with --add-server and --edit-server, where ipvsadm has no -b, also -b (needs rvs)",
+            ),
+            value(
+                "local-address",
+                Some('z'),
+                "ADDRESS[/LENGTH]",
+                "The local address, or all of a prefix",
+            )
+            .visible_alias("laddr"),
+            value(
+                "ifname",
+                Some('F'),
+                "INTERFACE",
+                "The local address is for real servers behind this interface only",
+            ),
+            value(
+                "toa",
+                None,
+                "KIND",
+                "Tell real servers the client's address in a TCP option [default: 254]; off switches it off (needs rvs)",
+            )
+            .num_args(0..=1),
+            value(
+                "toa-syn",
+                None,
+                "on|off",
+                "The option is on SYNs, too (needs rvs) [default: on]",
+            )
+            .num_args(0..=1),
+            value(
+                "proxy-protocol",
+                None,
+                "VERSION",
+                "Tell real servers the client's address with the PROXY protocol: 1, 2 or off (needs rvs)",
+            ),
+            value(
+                "local-ports",
+                None,
+                "MIN-MAX",
+                "Ports of local addresses (needs rvs) [default: 1024-65535]",
+            ),
+            value(
+                "tun-sources",
+                None,
+                "NETWORK[,NETWORK]",
+                "Tunnels come from addresses of this network, by the flow: one of IPv4, one of IPv6, or none (needs rvs)",
+            ),
+            value(
+                "tun-mss-clamp",
+                None,
+                "on|off",
+                "Lower the maximum segment size in SYNs to what tunnels carry (needs rvs) [default: on]",
+            )
+            .num_args(0..=1),
+        ].into_iter().filter(|_| extended))
 }
 
 #[cfg(test)]
@@ -460,9 +585,13 @@ mod tests {
 
     #[test]
     fn definition() {
-        command("rvsadm").debug_assert();
-        for arg in command("rvsadm").get_arguments() {
+        command("ipvsadm", false).debug_assert();
+        command("rvsadm", true).debug_assert();
+        let plain = command("ipvsadm", false);
+        for arg in command("rvsadm", true).get_arguments() {
             let long = arg.get_long().expect("a long name");
+            let in_both = plain.get_arguments().any(|a| a.get_long() == Some(long));
+            assert_eq!(in_both, !EXTENSIONS.contains(&long), "{long}");
             assert!(
                 Verb::of(long).is_some()
                     || OPTIONS.contains(&option_name(long))

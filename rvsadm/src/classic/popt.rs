@@ -39,6 +39,8 @@ pub(crate) struct Popt<'a> {
     options: &'a Command,
     args: &'a [String],
     next: usize,
+    /// A letter that stands for another option than the definition's.
+    instead: Option<(char, &'static str)>,
     /// What is left of a group of short options.
     group: Option<&'a str>,
     /// After `--`.
@@ -53,10 +55,16 @@ impl<'a> Popt<'a> {
             options,
             args,
             next: 0,
+            instead: None,
             group: None,
             only_rest: false,
             rest: Vec::new(),
         }
+    }
+
+    /// From here on, a letter stands for the option of this long name, if the definition has that.
+    pub(crate) fn instead(&mut self, letter: char, name: &'static str) {
+        self.instead = Some((letter, name));
     }
 
     /// The argument that was read last, which errors name.
@@ -73,12 +81,16 @@ impl<'a> Popt<'a> {
     }
 
     fn long(&self, name: &str) -> Option<&'a Arg> {
-        self.options
-            .get_arguments()
-            .find(|a| a.get_long() == Some(name))
+        self.options.get_arguments().find(|a| {
+            a.get_long() == Some(name) || a.get_all_aliases().is_some_and(|all| all.contains(&name))
+        })
     }
 
     fn short(&self, letter: char) -> Option<&'a Arg> {
+        let other = self.instead.filter(|(instead, _)| *instead == letter);
+        if let Some(arg) = other.and_then(|(_, name)| self.long(name)) {
+            return Some(arg);
+        }
         self.options.get_arguments().find(|a| {
             a.get_short() == Some(letter)
                 || a.get_all_short_aliases()
@@ -183,7 +195,7 @@ mod tests {
     use crate::classic::options::command;
 
     fn read(line: &str) -> (Vec<String>, Option<Complaint>, Vec<String>) {
-        let command = command("rvsadm");
+        let command = command("rvsadm", false);
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let mut popt = Popt::new(&command, &args);
         let mut given = Vec::new();
@@ -226,6 +238,28 @@ mod tests {
             assert_eq!(complaint, None, "{line}");
             assert!(rest.is_empty(), "{line}");
         }
+        // Under rvsadm's own name there is more.
+        assert_eq!(read("-P -z 1.1.1.1").1, Some(Complaint::Unknown));
+        let extended = command("rvsadm", true);
+        let read_extended = |line: &str, server| {
+            let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let mut popt = Popt::new(&extended, &args);
+            if server {
+                popt.instead('b', "fullnat");
+            }
+            let mut names = Vec::new();
+            while let Some(option) = popt.option() {
+                let Given { name, value } = option.unwrap();
+                names.push(value.map_or(name.clone(), |value| format!("{name}={value}")));
+            }
+            names.join(" ")
+        };
+        assert_eq!(
+            read_extended("-P --laddr 1.1.1.1 -z2.2.2.2 --toa --toa=253", false),
+            "add-laddr local-address=1.1.1.1 local-address=2.2.2.2 toa toa=253"
+        );
+        assert_eq!(read_extended("-A -b x", false), "add-service sched-flags=x");
+        assert_eq!(read_extended("-abw 3", true), "add-server fullnat weight=3");
         assert_eq!(read("-L --bogus -n").1, Some(Complaint::Unknown));
         assert_eq!(read("-Lq").1, Some(Complaint::Unknown));
         assert_eq!(read("-A -t").1, Some(Complaint::MissingValue));

@@ -35,6 +35,9 @@ pub(super) fn refusal(command: Option<Command>, e: &Error) -> String {
         (Some(NewDest | SetDest | DelDest), ESRCH) => Some("Service not defined"),
         (Some(NewDest), EEXIST) => Some("Destination already exists"),
         (Some(SetDest | DelDest), ENOENT) => Some("No such destination"),
+        (Some(NewLaddr | DelLaddr | GetLaddr), ESRCH) => Some("No such service"),
+        (Some(NewLaddr), EEXIST) => Some("Local address already exists"),
+        (Some(DelLaddr), ENOENT) => Some("No such local address"),
         (Some(NewDaemon), EEXIST) => Some("Daemon has already run"),
         (Some(DelDaemon), ESRCH) => Some("No daemon is running"),
         (_, EPERM) => Some("Permission denied (you must be root)"),
@@ -71,9 +74,11 @@ pub(super) fn version(info: Option<&Info>) -> String {
     "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n".to_owned()
 }
 
-/// What `-h` prints below the version.
-pub(super) fn help(program: &str) -> String {
-    HELP.replace("%s", program)
+/// What `-h` prints below the version; `extended`: with what only rvs has.
+pub(super) fn help(program: &str, extended: bool) -> String {
+    let more = if extended { HELP_RVS } else { "" };
+    format!("{HELP}{more}").replace("%s", program)
 }
 
 const HELP: &str = include_str!("help.txt");
+const HELP_RVS: &str = include_str!("help-rvs.txt");

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use rvs_netlink::{AddressFamily, Protocol, ServiceFlags, ServiceId};
+use rvs_netlink::{AddressFamily, LocalAddress, Protocol, ServiceFlags, ServiceId};
 
 use super::model::{Checksum, Method, TunnelKind};
+use crate::extension::{parse_local, parse_ports, parse_proxy, parse_sources, parse_toa};
 
 /// Administers the layer-4 load balancer of the Linux kernel (rvs, ip_vs).
 ///
@@ -39,6 +40,9 @@ pub(super) enum Verb {
     /// Real servers of a service.
     #[command(subcommand)]
     Real(RealVerb),
+    /// Local addresses of services, which make their nat real servers FullNAT (needs rvs).
+    #[command(subcommand)]
+    Pool(PoolVerb),
     /// List connections as they are in the kernel's table, filtered by the kernel where the module is rvs.
     Conns(Conns),
     /// Tell what happens to services, real servers and connections, as it happens (needs rvs).
@@ -48,7 +52,7 @@ pub(super) enum Verb {
     /// Services, real servers, rates and connections, live on the whole screen; real servers can be drained there.
     ///
     /// Keys: up and down (or k and j), page up and down, home and end select; d drains the selected real server, u takes
-    /// that back; c shows the connections of the selected line; space folds a service's real servers; s puts
+    /// that back; c shows the connections of the selected line, l the local addresses of its service (FullNAT); space folds a service's real servers; s puts
     /// the busiest first; p pauses; q or escape quits.
     Watch(Watch),
     /// Print the table as a state that `apply` makes.
@@ -163,6 +167,100 @@ pub(super) struct ServiceArgs {
     /// Schedule each packet anew (UDP).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(super) one_packet: Option<bool>,
+    /// FullNAT: connections to nat real servers come from these addresses, or all addresses of a prefix (10.77.0.16/28);
+    /// %eth1 behind it: only to real servers there. Several with commas; `edit` replaces all; none removes all.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = parse_pool, help_heading = RVS)]
+    pub(super) local_address: Option<Vec<PoolMember>>,
+    /// Ports of local addresses [default: 1024-65535]
+    #[arg(long, value_name = "MIN-MAX", value_parser = parse_ports, help_heading = RVS)]
+    pub(super) local_ports: Option<(u16, u16)>,
+    /// FullNAT: tell real servers the client's address in a TCP option of this kind [254 if none is given]; off switches it off.
+    #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "254", value_parser = parse_toa, help_heading = RVS)]
+    pub(super) toa: Option<u8>,
+    /// The option is on SYNs, too.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = RVS)]
+    pub(super) toa_on_syn: Option<bool>,
+    /// FullNAT: tell real servers the client's address with the PROXY protocol, version 1 (tcp) or 2 (tcp, udp) [2 if none is
+    /// given]; off switches it off.
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = parse_proxy, help_heading = RVS)]
+    pub(super) proxy_protocol: Option<u8>,
+    /// Tunnels come from addresses of this network, by the flow: one of IPv4, one of IPv6, with a comma between; none
+    /// switches it off.
+    #[arg(long, value_name = "NETWORK", value_parser = parse_networks, help_heading = RVS)]
+    pub(super) tunnel_sources: Option<Networks>,
+    /// Lower the maximum segment size in TCP SYNs to what tunnels carry.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = RVS)]
+    pub(super) tunnel_mss_clamp: Option<bool>,
+}
+
+const RVS: &str = "Options that need rvs";
+
+impl ServiceArgs {
+    /// Those options that were given and that only rvs has.
+    pub(super) fn needs_rvs(&self) -> Vec<String> {
+        [
+            ("--local-address", self.local_address.is_some()),
+            ("--local-ports", self.local_ports.is_some()),
+            ("--toa", self.toa.is_some()),
+            ("--toa-on-syn", self.toa_on_syn.is_some()),
+            ("--proxy-protocol", self.proxy_protocol.is_some()),
+            ("--tunnel-sources", self.tunnel_sources.is_some()),
+            ("--tunnel-mss-clamp", self.tunnel_mss_clamp.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then(|| name.to_owned()))
+        .collect()
+    }
+}
+
+/// A part of a pool, or the word for nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PoolMember {
+    Nothing,
+    Local(LocalAddress),
+}
+
+fn parse_pool(text: &str) -> Result<PoolMember, String> {
+    match text {
+        "none" => Ok(PoolMember::Nothing),
+        _ => parse_local(text).map(PoolMember::Local),
+    }
+}
+
+/// Networks that tunnels come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Networks(pub(super) Vec<(IpAddr, u8)>);
+
+fn parse_networks(text: &str) -> Result<Networks, String> {
+    parse_sources(text).map(Networks)
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PoolVerb {
+    /// List local addresses, how many connections have them, and what went wrong.
+    List(PoolListed),
+    /// Add local addresses to a service.
+    Add(PoolArgs),
+    /// Remove local addresses from a service, as they were added; connections that have them go on.
+    Del(PoolArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PoolListed {
+    #[command(flatten)]
+    pub(super) listed: Listed,
+    /// Each address of a prefix by itself.
+    #[arg(long)]
+    pub(super) each: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PoolArgs {
+    #[command(flatten)]
+    pub(super) name: ServiceName,
+    /// Address, prefix (10.77.0.16/28), or either for one interface (10.77.0.1%eth1).
+    #[arg(required = true, value_name = "ADDRESS", value_parser = parse_local)]
+    pub(super) locals: Vec<LocalAddress>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -247,9 +345,13 @@ pub(super) struct RealName {
 pub(super) struct RealArgs {
     #[command(flatten)]
     pub(super) name: RealName,
-    /// How packets get there: nat, dr (direct routing) or tunnel [default: nat]
+    /// How packets get there: nat, dr (direct routing), tunnel, or fullnat [default: nat]
     #[arg(long, short, value_name = "METHOD")]
     pub(super) method: Option<Method>,
+    /// As --method fullnat: never without a local address of the service (needs rvs). A nat real server is FullNAT as well
+    /// while its service has local addresses.
+    #[arg(long, conflicts_with = "method")]
+    pub(super) fullnat: bool,
     /// Share of new connections; 0 gives none.
     #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..=i64::from(i32::MAX)), allow_negative_numbers = true)]
     pub(super) weight: Option<i32>,
@@ -501,7 +603,7 @@ pub(super) enum What {
 /// Subcommands and ipvsadm's flags in one definition.
 pub(super) fn whole() -> clap::Command {
     let mut command = Cli::command().subcommand_required(false);
-    for arg in crate::classic::options::command("rvsadm").get_arguments() {
+    for arg in crate::classic::options::command("rvsadm", true).get_arguments() {
         let arg = arg.clone().help_heading("ipvsadm's flags");
         command = command.arg(arg);
     }

@@ -57,7 +57,7 @@ fn value(event: &Event, time: &str, missed: u64) -> Result<serde_json::Value, Fa
     }
     match &event.subject {
         Subject::Service(service) => {
-            value["service"] = serde_json::to_value(show::full(service, &[]))?;
+            value["service"] = serde_json::to_value(show::full(service, &[], &[]))?;
             // Nothing is said about these.
             if let Some(service) = value["service"].as_object_mut() {
                 service.remove("real_servers");

@@ -9,6 +9,7 @@ mod events;
 pub(crate) mod model;
 pub(crate) mod output;
 mod plan;
+pub(crate) mod pool;
 mod realserver;
 pub(crate) mod show;
 mod watch;
@@ -22,15 +23,17 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use rvs_netlink::client::{Client, Error, KernelError};
 use rvs_netlink::{
-    Command, Dest, ForwardMethod, Message, Service, ServiceFlags, ServiceId, Timeouts,
+    Command, Dest, ForwardMethod, LocalAddress, Message, Service, ServiceFlags, ServiceId, Timeouts,
 };
 
 use cli::{
-    Apply, Cli, Drain, Generate, RealArgs, RealName, RealVerb, ServiceArgs, ServiceVerb, Verb, What,
+    Apply, Cli, Drain, Generate, PoolMember, RealArgs, RealName, RealVerb, ServiceArgs,
+    ServiceVerb, Verb, What,
 };
 use model::{words, ServiceState, State, TunnelState};
 use output::{Failure, Paint};
 
+use crate::extension;
 use crate::progress::Progress;
 
 const ESRCH: i32 = 3;
@@ -91,6 +94,7 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
             )?;
         }
         Verb::Real(RealVerb::Drain(args)) => drain(args, cli.json, out)?,
+        Verb::Pool(verb) => pool::run(verb, cli.json, out)?,
         Verb::Conns(args) => conns::list(args, cli.json, out)?,
         Verb::Events(args) => events::follow(args, cli.json, out)?,
         Verb::Stats(listed) => {
@@ -104,7 +108,7 @@ fn dispatch(cli: &Cli, out: &mut impl Write) -> Result<u8, Failure> {
                 timeouts: Some(client.timeouts()?.into()),
                 services: table(&mut client)?
                     .iter()
-                    .map(|(service, dests)| ServiceState::of(service, dests))
+                    .map(ServiceState::of_entry)
                     .collect(),
             };
             if cli.json {
@@ -148,20 +152,44 @@ pub(crate) fn json(value: &impl serde::Serialize, out: &mut impl Write) -> io::R
     out.write_all(b"\n")
 }
 
-/// Services and their destinations.
-pub(crate) type Table = Vec<(Service, Vec<Dest>)>;
+/// A service with all that it has.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) service: Service,
+    pub(crate) dests: Vec<Dest>,
+    /// As prefixes, as they were added.
+    pub(crate) locals: Vec<LocalAddress>,
+}
 
-/// All services with their destinations, in the order of addresses.
+impl Entry {
+    /// Asks for what belongs to a service.
+    pub(crate) fn of(client: &mut Client, service: Service) -> Result<Self, Error> {
+        let mut dests = client.dests(&service.id)?;
+        dests.sort_by_key(|d| d.addr);
+        let has = service.fullnat_stats.is_some_and(|s| s.locals > 0);
+        let locals = if has {
+            extension::prefixes(client.locals(&service.id)?)
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            service,
+            dests,
+            locals,
+        })
+    }
+}
+
+/// Services and what they have.
+pub(crate) type Table = Vec<Entry>;
+
+/// All services with what they have, in the order of addresses.
 pub(crate) fn table(client: &mut Client) -> Result<Table, Error> {
     let mut services = client.services()?;
     services.sort_by_key(|s| key(&s.id));
     services
         .into_iter()
-        .map(|service| {
-            let mut dests = client.dests(&service.id)?;
-            dests.sort_by_key(|d| d.addr);
-            Ok((service, dests))
-        })
+        .map(|service| Entry::of(client, service))
         .collect()
 }
 
@@ -189,6 +217,12 @@ fn explain(command: Command, id: &ServiceId, e: &KernelError) -> String {
         )),
         (Command::NewDest, EEXIST) => Some(format!(
             "service {name} has that real server already; `rvsadm real set` changes it"
+        )),
+        (Command::NewLaddr, EEXIST) => Some(format!(
+            "service {name} has that local address already; `rvsadm pool list` lists those that it has"
+        )),
+        (Command::DelLaddr, ENOENT) => Some(format!(
+            "service {name} has no such local address; it is removed as it was added, as `rvsadm pool list` lists it"
         )),
         (Command::SetDest | Command::DelDest, ENOENT) => Some(format!(
             "service {name} has no such real server; `rvsadm service list` lists those that it has"
@@ -261,32 +295,138 @@ fn fill_service(args: &ServiceArgs, service: &mut Service) -> Result<(), Failure
         None => {}
     }
     service.flags = service.flags.settable();
-    // The rules are those of files.
-    ServiceState::of(service, &[])
+    fill_extensions(args, service);
+    Ok(())
+}
+
+/// What the options say that only rvs has. What isn't mentioned isn't sent.
+fn fill_extensions(args: &ServiceArgs, service: &mut Service) {
+    let was = service.fullnat.unwrap_or_default();
+    let mut fullnat = was;
+    if let Some((min, max)) = args.local_ports {
+        (fullnat.port_min, fullnat.port_max) = (min, max);
+    }
+    if let Some(kind) = args.toa {
+        fullnat.toa_kind = kind;
+        fullnat.toa_on_syn &= kind != 0;
+    }
+    if let Some(on) = args.toa_on_syn {
+        fullnat.toa_on_syn = on;
+    }
+    if let Some(version) = args.proxy_protocol {
+        fullnat.proxy_version = version;
+    }
+    service.fullnat = Some(fullnat).filter(|fullnat| *fullnat != was);
+    let was = service.tunnels.unwrap_or_default();
+    let mut tunnels = was;
+    if let Some(networks) = &args.tunnel_sources {
+        extension::set_sources(&mut tunnels, &networks.0);
+    }
+    if let Some(clamp) = args.tunnel_mss_clamp {
+        tunnels.clamp_mss = clamp;
+    }
+    service.tunnels = Some(tunnels).filter(|tunnels| *tunnels != was);
+}
+
+/// Whether it can be, by the rules of files; `before` is the service as it was.
+fn check_service(
+    service: &Service,
+    before: &Service,
+    locals: &[LocalAddress],
+) -> Result<(), Failure> {
+    let mut whole = service.clone();
+    whole.fullnat = service.fullnat.or(before.fullnat);
+    whole.tunnels = service.tunnels.or(before.tunnels);
+    ServiceState::of(&whole, &[], locals)
         .to_kernel()
         .map(drop)
         .map_err(Failure::Usage)
 }
 
+/// The local addresses that the options name; `None` if they don't speak of them.
+fn local_addresses(args: &ServiceArgs) -> Result<Option<Vec<LocalAddress>>, Failure> {
+    let Some(members) = &args.local_address else {
+        return Ok(None);
+    };
+    if let [PoolMember::Nothing] = members.as_slice() {
+        return Ok(Some(Vec::new()));
+    }
+    members
+        .iter()
+        .map(|member| match member {
+            PoolMember::Local(local) => Ok(local.clone()),
+            PoolMember::Nothing => Err(Failure::Usage(
+                "--local-address: none is right by itself, not beside addresses".to_owned(),
+            )),
+        })
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
 fn add_service(args: &ServiceArgs) -> Result<(), Failure> {
     let id = args.name.id().map_err(Failure::Usage)?;
     let mut service = Service::new(id, "wlc");
+    let locals = local_addresses(args)?.unwrap_or_default();
     fill_service(args, &mut service)?;
-    change(&mut Client::open()?, &Message::new_service(&service), &id)
+    check_service(&service, &service, &locals)?;
+    let mut client = Client::open()?;
+    extension::refuse_without_rvs(&client, &args.needs_rvs()).map_err(Failure::Failed)?;
+    let mut steps = vec![(
+        Message::new_service(&service),
+        Some(Message::del_service(&id)),
+    )];
+    steps.extend(locals.iter().map(|local| pool::adding(&id, local)));
+    all_or_nothing(&mut client, &steps, &id)
 }
 
 fn edit_service(args: &ServiceArgs) -> Result<(), Failure> {
     let id = args.name.id().map_err(Failure::Usage)?;
+    let wanted = local_addresses(args)?;
     let mut client = Client::open()?;
-    let mut service = the_service(&mut client, &id)?;
+    extension::refuse_without_rvs(&client, &args.needs_rvs()).map_err(Failure::Failed)?;
+    let before = the_service(&mut client, &id)?;
+    let entry = Entry::of(&mut client, before.clone())?;
+    let mut service = before.clone();
     fill_service(args, &mut service)?;
-    change(&mut client, &Message::set_service(&service), &id)
+    let wanted = wanted.unwrap_or_else(|| entry.locals.clone());
+    check_service(&service, &before, &wanted)?;
+    let change = pool::Change::new(&entry.locals, &wanted);
+    let removing = |local| pool::removing(&id, local);
+    let mut steps: Vec<_> = change.first.into_iter().map(removing).collect();
+    steps.extend(change.add.into_iter().map(|local| pool::adding(&id, local)));
+    let back = Message::set_service(&before);
+    steps.push((Message::set_service(&service), Some(back)));
+    steps.extend(change.last.into_iter().map(removing));
+    all_or_nothing(&mut client, &steps, &id)
+}
+
+/// Changes one after the other; if one is refused, those before it are taken back, the last one first.
+fn all_or_nothing(
+    client: &mut Client,
+    steps: &[(Message, Option<Message>)],
+    id: &ServiceId,
+) -> Result<(), Failure> {
+    for (at, (message, _)) in steps.iter().enumerate() {
+        let Err(refused) = change(client, message, id) else {
+            continue;
+        };
+        for (_, back) in steps.iter().take(at).rev() {
+            if let Some(back) = back {
+                change(client, back, id)?;
+            }
+        }
+        return Err(refused);
+    }
+    Ok(())
 }
 
 /// What the options say about a real server.
 fn fill_real(args: &RealArgs, id: &ServiceId, dest: &mut Dest) -> Result<(), Failure> {
     if let Some(method) = args.method.and_then(model::Method::to_kernel) {
         dest.method = method;
+    }
+    if args.fullnat {
+        dest.method = ForwardMethod::FULLNAT;
     }
     if let Some(weight) = args.weight {
         dest.weight = weight;
@@ -328,7 +468,18 @@ fn add_real(args: &RealArgs) -> Result<(), Failure> {
     let id = service.id().map_err(Failure::Usage)?;
     let mut dest = Dest::new(*real, ForwardMethod::MASQ);
     fill_real(args, &id, &mut dest)?;
-    change(&mut Client::open()?, &Message::new_dest(&id, &dest), &id)
+    let mut client = Client::open()?;
+    fullnat_needs_rvs(&client, args)?;
+    change(&mut client, &Message::new_dest(&id, &dest), &id)
+}
+
+fn fullnat_needs_rvs(client: &Client, args: &RealArgs) -> Result<(), Failure> {
+    let asked = match (args.fullnat, args.method) {
+        (true, _) => vec!["--fullnat".to_owned()],
+        (_, Some(model::Method::FullNat)) => vec!["--method fullnat".to_owned()],
+        _ => Vec::new(),
+    };
+    extension::refuse_without_rvs(client, &asked).map_err(Failure::Failed)
 }
 
 /// The real server as it is.
@@ -351,6 +502,7 @@ fn the_dest(client: &mut Client, id: &ServiceId, real: SocketAddr) -> Result<Des
 fn set_real(args: &RealArgs) -> Result<(), Failure> {
     let id = args.name.service.id().map_err(Failure::Usage)?;
     let mut client = Client::open()?;
+    fullnat_needs_rvs(&client, args)?;
     let mut dest = the_dest(&mut client, &id, args.name.real)?;
     fill_real(args, &id, &mut dest)?;
     change(&mut client, &Message::set_dest(&id, &dest), &id)
@@ -463,6 +615,19 @@ fn carry_out(client: &mut Client, plan: &plan::Plan) -> Result<Vec<(usize, Kerne
 fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failure> {
     let (state, shall) = parse_file(&args.file)?;
     let mut client = Client::open()?;
+    let asked: Vec<String> = state
+        .services
+        .iter()
+        .flat_map(|service| {
+            let name = &service.service;
+            let needs = service.needs_rvs();
+            needs
+                .into_iter()
+                .map(move |what| format!("{what} (service {name})"))
+        })
+        .collect();
+    extension::refuse_without_rvs(&client, &asked)
+        .map_err(|e| Failure::Failed(format!("--file {}: {e}", args.file.display())))?;
     let is = table(&mut client)?;
     let mut plan = plan::plan(&is, &shall);
     if let Some(wanted) = state.timeouts {

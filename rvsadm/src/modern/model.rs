@@ -8,12 +8,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::ValueEnum;
 use rvs_netlink::{
-    AddressFamily, Daemon, DaemonState, Dest, ForwardMethod, Protocol, Service, ServiceFlags,
-    ServiceId, Stats, Timeouts, TunnelType,
+    AddressFamily, Daemon, DaemonState, Dest, ForwardMethod, FullNat, LocalAddress, Protocol,
+    Service, ServiceFlags, ServiceId, Stats, Timeouts, TunnelExtras, TunnelType,
 };
 use serde::{Deserialize, Serialize};
 
 use super::cli::{id_of, parse_mask, socket_addr, Kind};
+use super::{Entry, Table};
+use crate::extension;
 
 /// A whole table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +80,27 @@ pub(crate) struct ServiceState {
     pub(super) pe: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) one_packet: bool,
+    /// FullNAT: `10.77.0.1`, `10.77.0.16/28`, `10.77.0.1%eth1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) local_addresses: Vec<String>,
+    /// `1024-65535`, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) local_ports: Option<String>,
+    /// Kind of the TCP option with the client's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) toa: Option<u8>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) toa_on_syn: bool,
+    /// Version of the PROXY protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) proxy_protocol: Option<u8>,
+    /// Networks that tunnels' packets come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) tunnel_sources: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) tunnel_mss_clamp: bool,
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(super) fullnat: Option<FullNatState>,
     #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub(super) stats: Option<StatsState>,
     #[serde(default)]
@@ -119,6 +142,35 @@ pub(super) struct RealState {
     pub(super) connections: Option<Connections>,
     #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub(super) stats: Option<StatsState>,
+}
+
+/// What a service counts of FullNAT, and its local addresses with theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FullNatState {
+    pub(super) locals: u32,
+    pub(super) exhausted: u64,
+    pub(super) toa_added: u64,
+    pub(super) toa_no_room: u64,
+    pub(super) toa_removed: u64,
+    pub(super) pool: Vec<LocalState>,
+}
+
+/// A local address or a prefix of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LocalState {
+    pub(super) address: String,
+    pub(super) connections: u32,
+    pub(super) port_conflicts: u64,
+}
+
+impl LocalState {
+    pub(super) fn of(local: &LocalAddress) -> Self {
+        Self {
+            address: extension::local_text(local),
+            connections: local.conns,
+            port_conflicts: local.conflicts,
+        }
+    }
 }
 
 /// How many there are now.
@@ -164,6 +216,7 @@ impl From<Stats> for StatsState {
 /// How packets get to a real server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
 pub(super) enum Method {
     /// Network address translation.
     #[default]
@@ -172,6 +225,8 @@ pub(super) enum Method {
     Dr,
     /// Encapsulation.
     Tunnel,
+    /// Translation of both ends, by a local address of the service (needs rvs).
+    FullNat,
     /// The kernel's word for a real server on the director itself.
     #[value(skip)]
     Local,
@@ -186,8 +241,18 @@ impl Method {
             Self::Nat => Some(ForwardMethod::MASQ),
             Self::Dr => Some(ForwardMethod::ROUTE),
             Self::Tunnel => Some(ForwardMethod::TUNNEL),
+            Self::FullNat => Some(ForwardMethod::FULLNAT),
             Self::Local => Some(ForwardMethod::LOCAL),
             Self::Other => None,
+        }
+    }
+
+    /// What happens to packets: NAT with local addresses is FullNAT.
+    pub(super) fn in_effect(service: &Service, dest: &Dest) -> Self {
+        let pool = service.fullnat_stats.is_some_and(|s| s.locals > 0);
+        match Self::of_kernel(dest.method) {
+            Self::Nat if pool => Self::FullNat,
+            other => other,
         }
     }
 
@@ -196,6 +261,7 @@ impl Method {
             ForwardMethod::MASQ => Self::Nat,
             ForwardMethod::ROUTE => Self::Dr,
             ForwardMethod::TUNNEL => Self::Tunnel,
+            ForwardMethod::FULLNAT => Self::FullNat,
             ForwardMethod::LOCAL => Self::Local,
             _ => Self::Other,
         }
@@ -208,6 +274,7 @@ impl fmt::Display for Method {
             Self::Nat => "nat",
             Self::Dr => "dr",
             Self::Tunnel => "tunnel",
+            Self::FullNat => "fullnat",
             Self::Local => "local",
             Self::Other => "other",
         })
@@ -355,7 +422,10 @@ fn parse_flag(name: &str) -> Result<ServiceFlags, String> {
 
 impl ServiceState {
     /// As the kernel describes it.
-    pub(super) fn of(service: &Service, dests: &[Dest]) -> Self {
+    pub(super) fn of(service: &Service, dests: &[Dest], locals: &[LocalAddress]) -> Self {
+        let fullnat = service.fullnat.unwrap_or_default();
+        let tunnels = service.tunnels.unwrap_or_default();
+        let ports = (fullnat.port_min, fullnat.port_max);
         let v6 = service.id.family() == AddressFamily::INET6;
         let persistent = service.flags.contains(ServiceFlags::PERSISTENT);
         Self {
@@ -370,13 +440,26 @@ impl ServiceState {
             },
             pe: service.pe_name.clone(),
             one_packet: service.flags.contains(ServiceFlags::ONE_PACKET),
+            local_addresses: locals.iter().map(extension::local_text).collect(),
+            local_ports: (ports != DEFAULT_PORTS).then(|| format!("{}-{}", ports.0, ports.1)),
+            toa: Some(fullnat.toa_kind).filter(|kind| *kind != 0),
+            toa_on_syn: fullnat.toa_on_syn,
+            proxy_protocol: Some(fullnat.proxy_version).filter(|version| *version != 0),
+            tunnel_sources: extension::source_texts(&tunnels),
+            tunnel_mss_clamp: tunnels.clamp_mss,
+            fullnat: None,
             stats: None,
             real_servers: dests.iter().map(RealState::of).collect(),
         }
     }
 
+    /// As the kernel describes it.
+    pub(super) fn of_entry(entry: &Entry) -> Self {
+        Self::of(&entry.service, &entry.dests, &entry.locals)
+    }
+
     /// For the kernel.
-    pub(super) fn to_kernel(&self) -> Result<(Service, Vec<Dest>), String> {
+    pub(super) fn to_kernel(&self) -> Result<Entry, String> {
         let id = parse_words(&self.service)?;
         let within = |e: String| format!("service {}: {e}", self.service);
         let mut service = Service::new(id, &self.scheduler);
@@ -407,6 +490,7 @@ impl ServiceState {
         if self.one_packet {
             service.flags |= ServiceFlags::ONE_PACKET;
         }
+        let locals = self.extensions(&mut service).map_err(within)?;
         if let ServiceId::Address { protocol, addr } = id {
             if addr.port() == 0 && self.persistent.is_none() {
                 return Err(within(
@@ -428,9 +512,74 @@ impl ServiceState {
             }
             dests.push(dest);
         }
-        Ok((service, dests))
+        Ok(Entry {
+            service,
+            dests,
+            locals,
+        })
+    }
+
+    /// What only rvs has, into a service; its local addresses.
+    fn extensions(&self, service: &mut Service) -> Result<Vec<LocalAddress>, String> {
+        let id = service.id;
+        let locals = self
+            .local_addresses
+            .iter()
+            .map(|text| extension::parse_local(text).map_err(|e| format!("local_addresses: {e}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        extension::check_locals(&id, &locals)?;
+        if self.one_packet && !locals.is_empty() {
+            return Err(
+                "one_packet excludes local_addresses: a reply would belong to no connection"
+                    .to_owned(),
+            );
+        }
+        let mut fullnat = FullNat::default();
+        if let Some(ports) = &self.local_ports {
+            (fullnat.port_min, fullnat.port_max) =
+                extension::parse_ports(ports).map_err(|e| format!("local_ports: {e}"))?;
+        }
+        fullnat.toa_kind = self.toa.unwrap_or_default();
+        fullnat.toa_on_syn = self.toa_on_syn;
+        fullnat.proxy_version = self.proxy_protocol.unwrap_or_default();
+        if !(0..=2).contains(&fullnat.proxy_version) {
+            return Err(format!(
+                "proxy_protocol: {} is not 1 or 2",
+                fullnat.proxy_version
+            ));
+        }
+        extension::check_fullnat(&id, &fullnat)?;
+        service.fullnat = Some(fullnat).filter(|fullnat| *fullnat != FullNat::default());
+        let mut tunnels = TunnelExtras::default();
+        tunnels.clamp_mss = self.tunnel_mss_clamp;
+        if !self.tunnel_sources.is_empty() {
+            let sources = extension::parse_sources(&self.tunnel_sources.join(","))
+                .map_err(|e| format!("tunnel_sources: {e}"))?;
+            extension::set_sources(&mut tunnels, &sources);
+        }
+        service.tunnels = Some(tunnels).filter(|tunnels| *tunnels != TunnelExtras::default());
+        Ok(locals)
+    }
+
+    /// Those fields that only rvs has.
+    pub(super) fn needs_rvs(&self) -> Vec<&'static str> {
+        let fullnat = |real: &RealState| real.method == Method::FullNat;
+        [
+            ("local_addresses", !self.local_addresses.is_empty()),
+            ("local_ports", self.local_ports.is_some()),
+            ("toa", self.toa.is_some()),
+            ("proxy_protocol", self.proxy_protocol.is_some()),
+            ("tunnel_sources", !self.tunnel_sources.is_empty()),
+            ("tunnel_mss_clamp", self.tunnel_mss_clamp),
+            ("method: fullnat", self.real_servers.iter().any(fullnat)),
+        ]
+        .into_iter()
+        .filter_map(|(name, there)| there.then_some(name))
+        .collect()
     }
 }
+
+const DEFAULT_PORTS: (u16, u16) = (1024, u16::MAX);
 
 impl RealState {
     /// As the kernel describes it.
@@ -452,7 +601,7 @@ impl RealState {
         let method = self
             .method
             .to_kernel()
-            .ok_or("method `other`: nat, dr and tunnel are right")?;
+            .ok_or("method `other`: nat, dr, tunnel and fullnat are right")?;
         let mut dest = Dest::new(addr, method);
         if self.weight < 0 {
             return Err(format!("weight {}: 0 or more is right", self.weight));
@@ -473,6 +622,11 @@ impl RealState {
     }
 }
 
+/// Whether the port of a real server may be another than its service's.
+pub(super) fn translates(dest: &Dest) -> bool {
+    matches!(dest.method, ForwardMethod::MASQ | ForwardMethod::FULLNAT)
+}
+
 /// Whether a service can have such a real server.
 pub(super) fn fits(service: &ServiceId, dest: &Dest) -> Result<(), String> {
     let tunnel = dest.method == ForwardMethod::TUNNEL;
@@ -480,9 +634,7 @@ pub(super) fn fits(service: &ServiceId, dest: &Dest) -> Result<(), String> {
         return Err("a real server of another address family needs method tunnel".to_owned());
     }
     match service {
-        ServiceId::Address { addr, .. }
-            if dest.method != ForwardMethod::MASQ && addr.port() != dest.addr.port() =>
-        {
+        ServiceId::Address { addr, .. } if !translates(dest) && addr.port() != dest.addr.port() => {
             Err(format!(
                 "port {}: only method nat can change the port, which is {} here",
                 dest.addr.port(),
@@ -507,15 +659,15 @@ impl State {
     }
 
     /// For the kernel; what is wrong with it otherwise.
-    pub(super) fn to_kernel(&self) -> Result<Vec<(Service, Vec<Dest>)>, String> {
+    pub(super) fn to_kernel(&self) -> Result<Table, String> {
         let mut table = Vec::with_capacity(self.services.len());
         let mut seen = HashSet::new();
         for service in &self.services {
-            let (kernel, dests) = service.to_kernel()?;
-            if !seen.insert(kernel.id) {
+            let entry = service.to_kernel()?;
+            if !seen.insert(entry.service.id) {
                 return Err(format!("service {} stands twice", service.service));
             }
-            table.push((kernel, dests));
+            table.push(entry);
         }
         Ok(table)
     }
@@ -536,7 +688,17 @@ services:
   real_servers:
   - address: 10.0.0.1:8080
   - {address: '10.0.0.2:8080', weight: 0, upper: 100, lower: 10}
+- service: tcp 192.0.2.1:443
+  scheduler: rr
+  local_addresses: [10.77.0.16/28, 10.77.1.1%eth1]
+  local_ports: 2000-65000
+  toa: 254
+  toa_on_syn: true
+  real_servers:
+  - {address: '10.0.0.1:8443', method: fullnat}
 - service: fwmark6 7
+  tunnel_sources: [10.77.0.0/22, '2001:db8:77::/64']
+  tunnel_mss_clamp: true
   real_servers:
   - address: '[2001:db8::1]:80'
     method: tunnel
@@ -549,10 +711,7 @@ services:
         let table = state.to_kernel().unwrap();
         let again = State {
             timeouts: state.timeouts,
-            services: table
-                .iter()
-                .map(|(service, dests)| ServiceState::of(service, dests))
-                .collect(),
+            services: table.iter().map(ServiceState::of_entry).collect(),
         };
         assert_eq!(again, state);
         let json = serde_json::to_string(&again).unwrap();
@@ -576,6 +735,15 @@ services:
             ("services: [{service: tcp 10.0.0.1:80, real_servers: [{address: '10.0.0.2:80', lower: 5}]}]", "lower threshold 5 above"),
             ("services: [{service: tcp 10.0.0.1:80, real_servers: [{address: '10.0.0.2:80', method: tunnel, tunnel: {type: gue}}]}]", "needs a port"),
             ("services: [{service: 'tcp 2001:db8::1:80'}]", "stands in brackets"),
+            ("services: [{service: udp 10.0.0.1:53, one_packet: true, local_addresses: [10.7.0.1]}]", "one_packet excludes local_addresses"),
+            ("services: [{service: tcp 10.0.0.1:80, local_addresses: ['2001:db8::1']}]", "one of IPv4"),
+            ("services: [{service: tcp 10.0.0.1:80, local_addresses: [10.7.0.1/24]}]", "10.7.0.0/24 would be right"),
+            ("services: [{service: tcp 10.0.0.1:80, local_ports: 0-5}]", "local_ports: `0-5` is no range"),
+            ("services: [{service: tcp 10.0.0.1:80, toa: 254, proxy_protocol: 1}]", "exclude each other"),
+            ("services: [{service: tcp 10.0.0.1:80, toa: 2}]", "no kind of TCP option that is free"),
+            ("services: [{service: udp 10.0.0.1:53, toa: 254}]", "option of TCP"),
+            ("services: [{service: tcp 10.0.0.1:80, proxy_protocol: 3}]", "3 is not 1 or 2"),
+            ("services: [{service: tcp 10.0.0.1:80, tunnel_sources: [10.0.0.0/7]}]", "8 to 32 is right"),
             ("", "the file is empty"),
         ];
         for (text, want) in cases {

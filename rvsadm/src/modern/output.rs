@@ -30,7 +30,7 @@ impl Paint {
         Self(!no_colour() && io::stdout().is_terminal())
     }
 
-    #[cfg(test)]
+    /// Never.
     pub(super) fn never() -> Self {
         Self(false)
     }

@@ -5,30 +5,29 @@
 use std::io::Write;
 
 use rvs_netlink::client::Client;
-use rvs_netlink::{Dest, Service, ServiceId, Stats};
+use rvs_netlink::{Dest, LocalAddress, Service, ServiceId, Stats};
 use serde::Serialize;
 
 use super::model::{words, Connections, Method, RealState, ServiceState};
 use super::output::{Failure, Paint, Tone};
-use super::{json, table, the_service};
+use super::{json, pool, table, the_service, Entry, Table};
 
 /// What is listed: everything, or one service.
-pub(super) fn entries(id: Option<&ServiceId>) -> Result<Vec<(Service, Vec<Dest>)>, Failure> {
+pub(super) fn entries(id: Option<&ServiceId>) -> Result<Table, Failure> {
     let mut client = Client::open()?;
     match id {
         None => Ok(table(&mut client)?),
         Some(id) => {
             let service = the_service(&mut client, id)?;
-            let mut dests = client.dests(id)?;
-            dests.sort_by_key(|d| d.addr);
-            Ok(vec![(service, dests)])
+            Ok(vec![Entry::of(&mut client, service)?])
         }
     }
 }
 
 /// A service with all that is known of it.
-pub(super) fn full(service: &Service, dests: &[Dest]) -> ServiceState {
-    let mut state = ServiceState::of(service, &[]);
+pub(super) fn full(service: &Service, dests: &[Dest], locals: &[LocalAddress]) -> ServiceState {
+    let mut state = ServiceState::of(service, &[], locals);
+    state.fullnat = pool::state(service, locals);
     state.stats = service.stats.map(Into::into);
     state.real_servers = dests.iter().map(full_real).collect();
     state
@@ -53,15 +52,18 @@ pub(crate) struct Listing {
 }
 
 /// What is printed as JSON.
-pub(crate) fn listing(entries: &[(Service, Vec<Dest>)]) -> Listing {
+pub(crate) fn listing(entries: &[Entry]) -> Listing {
     Listing {
-        services: entries.iter().map(|(s, d)| full(s, d)).collect(),
+        services: entries
+            .iter()
+            .map(|e| full(&e.service, &e.dests, &e.locals))
+            .collect(),
     }
 }
 
 /// A service in one line.
 pub(super) fn headline(service: &Service) -> String {
-    let state = ServiceState::of(service, &[]);
+    let state = ServiceState::of(service, &[], &[]);
     let mut line = format!("{} {}", words(&service.id), service.scheduler);
     if !state.scheduler_flags.is_empty() {
         line.push_str(&format!(" ({})", state.scheduler_flags.join(",")));
@@ -78,6 +80,23 @@ pub(super) fn headline(service: &Service) -> String {
     if state.one_packet {
         line.push_str(" one-packet");
     }
+    if let Some(ports) = &state.local_ports {
+        line.push_str(&format!(" local-ports {ports}"));
+    }
+    if let Some(kind) = state.toa {
+        let syn = if state.toa_on_syn { " on-syn" } else { "" };
+        line.push_str(&format!(" toa {kind}{syn}"));
+    }
+    if let Some(version) = state.proxy_protocol {
+        line.push_str(&format!(" proxy-protocol {version}"));
+    }
+    if !state.tunnel_sources.is_empty() {
+        let sources = state.tunnel_sources.join(",");
+        line.push_str(&format!(" tunnel-sources {sources}"));
+    }
+    if state.tunnel_mss_clamp {
+        line.push_str(" tunnel-mss-clamp");
+    }
     line
 }
 
@@ -92,9 +111,17 @@ pub(super) fn services(
         return Ok(json(&listing(&entries), out)?);
     }
     let paint = Paint::stdout();
-    for (service, dests) in &entries {
+    for Entry {
+        service,
+        dests,
+        locals,
+    } in &entries
+    {
         let line = headline(service);
         writeln!(out, "{}", paint.paint(Tone::Head, &line))?;
+        for line in pool::listed(service, locals) {
+            writeln!(out, "  {line}")?;
+        }
         let width = dests
             .iter()
             .map(|d| d.addr.to_string().len())
@@ -104,7 +131,7 @@ pub(super) fn services(
             let mut line = format!(
                 "  {:width$} {:6} weight {:<5} {} active, {} inactive",
                 dest.addr.to_string(),
-                Method::of_kernel(dest.method),
+                Method::in_effect(service, dest),
                 dest.weight,
                 dest.active,
                 dest.inactive
@@ -179,9 +206,9 @@ pub(super) fn stats(
         return Ok(json(&listing(&entries), out)?);
     }
     let paint = Paint::stdout();
-    let names = entries.iter().flat_map(|(service, dests)| {
-        std::iter::once(words(&service.id).len())
-            .chain(dests.iter().map(|d| d.addr.to_string().len() + 2))
+    let names = entries.iter().flat_map(|entry| {
+        std::iter::once(words(&entry.service.id).len())
+            .chain(entry.dests.iter().map(|d| d.addr.to_string().len() + 2))
     });
     let width = names.max().unwrap_or_default();
     let title = [
@@ -196,7 +223,7 @@ pub(super) fn stats(
         "{}",
         paint.paint(Tone::Head, &format!("{:width$}{title}", ""))
     )?;
-    for (service, dests) in &entries {
+    for Entry { service, dests, .. } in &entries {
         writeln!(out, "{:width$}{}", words(&service.id), row(service.stats))?;
         for dest in dests {
             let name = format!("  {}", dest.addr);

@@ -50,6 +50,7 @@ pub(super) enum Key {
     Drain,
     Undo,
     Conns,
+    Locals,
     Sort,
     Pause,
     Back,
@@ -78,9 +79,21 @@ struct Drained {
     weight: i32,
 }
 
-/// What the connections of the selected line look like.
+/// What is below the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Below {
+    /// Connections of the selected line.
+    #[default]
+    Conns,
+    /// Local addresses of its service.
+    Locals,
+}
+
+/// What is below the table looks like this.
 #[derive(Debug, Default)]
 pub(super) struct Pane {
+    pub(super) below: Below,
+    pub(super) locals: Vec<String>,
     pub(super) conns: Vec<Conn>,
     /// There are more than these.
     pub(super) more: bool,
@@ -295,13 +308,8 @@ impl App {
                 self.arrange(place);
                 return Some(Action::Refresh);
             }
-            Key::Conns => {
-                self.pane = match self.pane {
-                    Some(_) => None,
-                    None => Some(Pane::default()),
-                };
-                return Some(Action::Refresh);
-            }
+            Key::Conns => return self.toggle(Below::Conns),
+            Key::Locals => return self.toggle(Below::Locals),
             Key::Sort => {
                 self.busiest_first = !self.busiest_first;
                 return Some(Action::Refresh);
@@ -313,6 +321,17 @@ impl App {
         self.scroll();
         // The connections are those of the selected line.
         self.pane.is_some().then_some(Action::Refresh)
+    }
+
+    fn toggle(&mut self, below: Below) -> Option<Action> {
+        self.pane = match &self.pane {
+            Some(pane) if pane.below == below => None,
+            _ => Some(Pane {
+                below,
+                ..Pane::default()
+            }),
+        };
+        Some(Action::Refresh)
     }
 
     fn drain(&mut self) -> Option<Action> {

@@ -18,8 +18,8 @@ use rvs_netlink::{Message, ServiceId};
 use super::cli::Watch;
 use super::conns;
 use super::output::{no_colour, Failure};
-use super::{change, key, show, the_dest};
-use app::{Action, App, Entry, Key, Pane, RowId};
+use super::{change, key, pool, show, the_dest};
+use app::{Action, App, Below, Entry, Key, Pane, RowId};
 use view::Look;
 
 /// Rows that are read for the connections of a line.
@@ -68,6 +68,7 @@ fn meaning(key: KeyEvent) -> Option<Key> {
         KeyCode::Char('d') => Key::Drain,
         KeyCode::Char('u') => Key::Undo,
         KeyCode::Char('c') => Key::Conns,
+        KeyCode::Char('l') => Key::Locals,
         KeyCode::Char('s') => Key::Sort,
         KeyCode::Char('p') => Key::Pause,
         KeyCode::Esc => Key::Back,
@@ -98,6 +99,21 @@ fn set_weight(client: &mut Client, row: RowId, from: i32, to: i32) -> Result<(),
     .map_err(failed)
 }
 
+/// The local addresses of the selected line's service.
+fn locals(client: &mut Client, app: &App) -> Pane {
+    let mut pane = Pane {
+        below: Below::Locals,
+        ..Pane::default()
+    };
+    if let Some((_, entry, _)) = app.selection() {
+        match pool::watched(client, &entry.service) {
+            Ok(lines) => pane.locals = lines,
+            Err(e) => pane.trouble = Some(e.to_string()),
+        }
+    }
+    pane
+}
+
 /// The connections of the selected line.
 fn pane(app: &App) -> Pane {
     let Some((id, entry, dest)) = app.selection() else {
@@ -113,7 +129,7 @@ fn pane(app: &App) -> Pane {
         Ok((conns, more)) => Pane {
             conns,
             more,
-            trouble: None,
+            ..Pane::default()
         },
         Err(e) => Pane {
             trouble: Some(e.to_string()),
@@ -155,9 +171,11 @@ impl Watcher {
                 return;
             }
         }
-        if self.app.pane.is_some() {
-            self.app.pane = Some(pane(&self.app));
-        }
+        self.app.pane = match self.app.pane.as_ref().map(|pane| pane.below) {
+            None => None,
+            Some(Below::Conns) => Some(pane(&self.app)),
+            Some(Below::Locals) => Some(locals(client, &self.app)),
+        };
     }
 
     /// Carries out what a key asks for; whether to go on.

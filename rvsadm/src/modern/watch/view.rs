@@ -11,7 +11,7 @@ use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row as Cells, Sparkline,
 use ratatui::Frame;
 use rvs_netlink::Stats;
 
-use super::app::{App, Entry, Row};
+use super::app::{App, Below, Entry, Pane, Row};
 use crate::modern::model::{words, Method};
 use crate::modern::show::short;
 
@@ -40,7 +40,7 @@ impl Look {
 }
 
 const KEYS: &str =
-    " up/down select  d drain  u undo  c connections  space fold  s busiest first  p pause  q quit";
+    " up/down select  d drain  u undo  c connections  l locals  space fold  s busiest  p pause  q quit";
 const COLUMNS: [&str; 11] = [
     "service / real server",
     "method",
@@ -82,7 +82,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, title: &str, look: Look
     }
     list(frame, table, app, look);
     if app.pane.is_some() {
-        connections(frame, pane, app, look);
+        below(frame, pane, app, look);
     }
     let text = app.note.as_deref().unwrap_or_default();
     frame.render_widget(
@@ -217,7 +217,8 @@ fn cells(
         Some(at) => {
             let dest = entry.dests.as_ref()?.get(at)?;
             line.push(Cell::from(format!("   {}", dest.addr)));
-            line.push(Cell::from(Method::of_kernel(dest.method).to_string()));
+            let method = Method::in_effect(&entry.service, dest);
+            line.push(Cell::from(method.to_string()));
             numbers.push(match app.weight_before(&id) {
                 Some(was) if dest.weight == 0 => format!("0<{was}"),
                 _ => dest.weight.to_string(),
@@ -306,8 +307,11 @@ fn list(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
     }
 }
 
-fn connections(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
+fn below(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
     let Some(pane) = &app.pane else { return };
+    if pane.below == Below::Locals {
+        return locals(frame, area, app, pane, look);
+    }
     let of = match app.selection() {
         None => String::new(),
         Some((id, _, None)) => format!(" of {}", words(&id.service)),
@@ -332,6 +336,25 @@ fn connections(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
             .iter()
             .take(room)
             .map(|conn| Line::from(format!(" {}", conn.line())))
+            .collect(),
+    };
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn locals(frame: &mut Frame<'_>, area: Rect, app: &App, pane: &Pane, look: Look) {
+    let of = app
+        .selection()
+        .map(|(id, ..)| format!(" of {}", words(&id.service)))
+        .unwrap_or_default();
+    let block = Block::new()
+        .borders(Borders::TOP)
+        .title(Span::styled(format!(" local addresses{of} "), look.head()));
+    let lines: Vec<Line<'static>> = match &pane.trouble {
+        Some(trouble) => vec![Line::from(format!(" {trouble}"))],
+        None => pane
+            .locals
+            .iter()
+            .map(|line| Line::from(format!(" {line}")))
             .collect(),
     };
     frame.render_widget(Paragraph::new(lines).block(block), area);
@@ -430,6 +453,14 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("something happened"));
+        app.press(Key::Locals);
+        app.pane.as_mut().unwrap().locals = vec!["10.77.0.1  3 connections".to_owned()];
+        let text = screen(&mut app, 100, 30).join("\n");
+        assert!(
+            text.contains("local addresses of tcp 192.0.2.1:80")
+                && text.contains("10.77.0.1  3 connections"),
+            "{text}"
+        );
         app.pane = Some(Pane {
             trouble: Some("no such file".to_owned()),
             ..Pane::default()

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Long lists of connections stream: the first row comes long before the last, and rvsadm needs no more memory for many than for few.
+//!
+//! `RVS_CONNS=1000000 make test SCENARIO=rvsadm_stream` lists as many.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use super::rvsadm::Tool;
+use crate::pkt::Pkt;
+use crate::rig::Rig;
+use crate::scenario::{Cx, Guest, Scenario};
+use crate::topo::at;
+
+pub const SCENARIO: Scenario = Scenario::new(
+    "rvsadm_stream",
+    "rvsadm lists any number of connections in little memory, from the first row on at once",
+    &[],
+    run,
+)
+.only_guests(
+    &[Guest::Uml],
+    "time and memory are measured where the processor runs natively, without checks",
+)
+.with_rvsadm()
+.timeout(600.0);
+
+/// As many connections as there are, unless RVS_CONNS says otherwise.
+const CONNS: u32 = 100_000;
+/// The most memory that a list may take, in KiB.
+const MOST: u64 = 12 * 1024;
+
+fn run(cx: &Cx) -> Result<()> {
+    let conns = match std::env::var("RVS_CONNS") {
+        Ok(n) => n.parse().context("RVS_CONNS is no number")?,
+        Err(_) => CONNS,
+    };
+    let rig = Rig::new()?;
+    let vip = at(IpAddr::V4(Ipv4Addr::new(10, 0, 100, 1)), 53);
+    rig.ipvsadm("--set 0 0 100000")?;
+    rig.ipvsadm(&format!("-A -u {vip} -s rr"))?;
+    rig.ipvsadm(&format!("-a -u {vip} -r 10.8.1.1:53 -m"))?;
+    let begin = Instant::now();
+    for n in 0..conns {
+        let [_, _, high, low] = (n / 60_000).to_be_bytes();
+        let client = at(
+            IpAddr::V4(Ipv4Addr::new(10, 9, high, low)),
+            2000 + (n % 60_000) as u16,
+        );
+        rig.ctap.send(&Pkt::udp(client, vip, b"x"))?;
+    }
+    println!("{conns} packets sent in {:.2?}", begin.elapsed());
+    let tool = Tool::new(cx, &rig.topo.director)?;
+    let count = tool.run("conns --count", "")?.stdout;
+    ensure!(count.trim() == conns.to_string(), "{count} connections");
+    for args in [&["conns"][..], &["--json", "conns"], &["-Lnc"]] {
+        list(&tool, args, conns as usize).with_context(|| format!("{args:?}"))?;
+    }
+    Ok(())
+}
+
+/// The program's largest size so far in memory, in KiB.
+fn peak(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().split(' ').next()?.parse().ok())
+        .context("no VmHWM")
+}
+
+fn list(tool: &Tool<'_>, args: &[&str], conns: usize) -> Result<()> {
+    tool.ns.run(|| -> Result<()> {
+        let begin = Instant::now();
+        let mut child = Command::new(tool.path)
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut rows = BufReader::new(child.stdout.take().context("no pipe")?);
+        let mut line = String::new();
+        // A heading, and the first row.
+        rows.read_line(&mut line)?;
+        rows.read_line(&mut line)?;
+        let first = begin.elapsed();
+        // The pipe is full by now and the program waits: what it has is what it needed for the first rows.
+        let early = peak(child.id())?;
+        let mut count = usize::from(line.contains("10.9."));
+        let mut late = early;
+        line.clear();
+        while rows.read_line(&mut line)? > 0 {
+            count += usize::from(line.contains("10.9."));
+            line.clear();
+            if count % 10_000 == 0 {
+                late = peak(child.id()).unwrap_or(late);
+            }
+        }
+        ensure!(child.wait()?.success());
+        let all = begin.elapsed();
+        println!(
+            "{args:?}: first row after {first:.2?}, {count} in {all:.2?}, {early} and {late} KiB"
+        );
+        ensure!(count == conns, "{count} rows of {conns} connections");
+        ensure!(
+            first < Duration::from_millis(200) && first < all / 2,
+            "the first row came after {first:?} of {all:?}"
+        );
+        ensure!(
+            late < early + 1024 && late < MOST,
+            "{early} KiB at first, {late} KiB later"
+        );
+        Ok(())
+    })
+}
