@@ -67,6 +67,9 @@ pub struct Place {
     /// The static rvsadm.
     #[arg(long)]
     rvsadm: Option<PathBuf>,
+    /// The static rvs-toa.
+    #[arg(long)]
+    rvs_toa: Option<PathBuf>,
     /// Where files for the host go.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -98,6 +101,9 @@ impl Place {
         }
         if let Some(rvsadm) = &self.rvsadm {
             args.push(format!("--rvsadm={}", rvsadm.display()));
+        }
+        if let Some(rvs_toa) = &self.rvs_toa {
+            args.push(format!("--rvs-toa={}", rvs_toa.display()));
         }
         args
     }
@@ -410,6 +416,7 @@ fn one(place: &Place, name: &str) -> Result<()> {
         modules: place.modules(),
         seed: place.seed,
         rvsadm: place.rvsadm.clone(),
+        rvs_toa: place.rvs_toa.clone(),
     };
     println!(
         "{} (peer {}, guest {}, slow {})",

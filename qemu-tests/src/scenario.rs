@@ -104,6 +104,8 @@ pub struct Cx {
     pub seed: u64,
     /// The static rvsadm, for scenarios that say they use it.
     pub rvsadm: Option<PathBuf>,
+    /// The static rvs-toa, for scenarios that say they use it.
+    pub rvs_toa: Option<PathBuf>,
 }
 
 /// One behaviour, tested.
@@ -127,6 +129,8 @@ pub struct Scenario {
     pub own_modules: bool,
     /// rvsadm is to be built for it.
     pub rvsadm: bool,
+    /// rvs-toa is to be built for it.
+    pub rvs_toa: bool,
 }
 
 impl Scenario {
@@ -147,6 +151,7 @@ impl Scenario {
             timeout: 60.0,
             own_modules: false,
             rvsadm: false,
+            rvs_toa: false,
         }
     }
 
@@ -177,6 +182,11 @@ impl Scenario {
 
     pub const fn with_rvsadm(mut self) -> Self {
         self.rvsadm = true;
+        self
+    }
+
+    pub const fn with_rvs_toa(mut self) -> Self {
+        self.rvs_toa = true;
         self
     }
 

@@ -34,6 +34,7 @@ mod fullnat_loss;
 mod fullnat_numbers;
 mod fullnat_ports;
 mod fullnat_proxy;
+mod fullnat_reader;
 mod fullnat_tcp;
 mod fullnat_toa;
 mod fullnat_udp;
@@ -187,6 +188,7 @@ pub static ALL: &[&Scenario] = &[
     &fullnat_icmp::SCENARIO,
     &fullnat_toa::SCENARIO,
     &fullnat_proxy::SCENARIO,
+    &fullnat_reader::SCENARIO,
     &fullnat_local::SCENARIO,
     &fullnat_loss::SCENARIO,
     &nodest::SCENARIO,
