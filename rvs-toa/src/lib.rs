@@ -138,22 +138,27 @@ impl Reader {
             let key = Key::new(prefix.bits.into(), prefix.addr.octets());
             directors.insert(&key, 1, 0).map_err(maps)?;
         }
-        let clients = bpf.take_map("clients").ok_or(Error::Object)?;
-        keeps_memory(clients)?;
-        // Whoever asks before the first client is known is told what the kernel knows.
-        for name in ["toa_name4", "toa_name6"] {
+        const NAMES: [&str; 2] = ["toa_name4", "toa_name6"];
+        const READ: &str = "toa_read";
+        for name in NAMES {
             let program: &mut CgroupSockAddr = program(&mut bpf, name)?;
             program.load().map_err(|e| refused(name, &e))?;
+        }
+        let reading: &mut SockOps = program(&mut bpf, READ)?;
+        reading.load().map_err(|e| refused(READ, &e))?;
+        // From here on the programs hold it.
+        keeps_memory(bpf.take_map("clients").ok_or(Error::Object)?)?;
+        // Whoever asks before the first client is known is told what the kernel knows.
+        for name in NAMES {
+            let program: &mut CgroupSockAddr = program(&mut bpf, name)?;
             program
                 .attach(&cgroup, CgroupAttachMode::Single)
                 .map_err(|e| attaching(name, &config.cgroup, &e))?;
         }
-        let name = "toa_read";
-        let program: &mut SockOps = program(&mut bpf, name)?;
-        program.load().map_err(|e| refused(name, &e))?;
-        program
+        let reading: &mut SockOps = program(&mut bpf, READ)?;
+        reading
             .attach(&cgroup, CgroupAttachMode::Single)
-            .map_err(|e| attaching(name, &config.cgroup, &e))?;
+            .map_err(|e| attaching(READ, &config.cgroup, &e))?;
         Ok(Self { bpf })
     }
 

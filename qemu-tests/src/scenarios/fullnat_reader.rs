@@ -328,8 +328,8 @@ fn late(tool: &Path, family: Family) -> Result<()> {
     rs.cmd_stdin(
         "nft -f -",
         &format!(
-            "table inet t {{ chain c {{ type filter hook prerouting priority 0;\n\
-             meta length {length} tcp flags ack reset tcp option 254\n }} }}\n"
+            "table inet t {{\nchain c {{ type filter hook prerouting priority 0;\n\
+             meta length {length} tcp flags ack reset tcp option 254\n}}\n}}\n"
         ),
     )?;
     let _server = python(rs, family.rs(1), 8080, CGROUP)?;

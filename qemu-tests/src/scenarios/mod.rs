@@ -27,6 +27,8 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod fullnat_again;
+mod fullnat_conntrack;
 mod fullnat_control;
 mod fullnat_icmp;
 mod fullnat_local;
@@ -184,6 +186,8 @@ pub static ALL: &[&Scenario] = &[
     &fullnat_udp::SCENARIO,
     &fullnat_numbers::SCENARIO,
     &fullnat_ports::SCENARIO,
+    &fullnat_again::SCENARIO,
+    &fullnat_conntrack::SCENARIO,
     &fullnat_control::SCENARIO,
     &fullnat_icmp::SCENARIO,
     &fullnat_toa::SCENARIO,
