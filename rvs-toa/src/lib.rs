@@ -60,7 +60,9 @@ impl FromStr for Prefix {
             Some((addr, bits)) => (addr, Some(bits)),
             None => (text, None),
         };
-        let addr: IpAddr = addr.parse().map_err(|_| format!("{addr:?} is no IP address"))?;
+        let addr: IpAddr = addr
+            .parse()
+            .map_err(|_| format!("{addr:?} is no IP address"))?;
         let (mapped, most) = match addr {
             IpAddr::V4(addr) => (addr.to_ipv6_mapped(), 32),
             IpAddr::V6(addr) => (addr, 128),
@@ -198,9 +200,8 @@ fn keeps_memory(clients: Map) -> Result<(), Error> {
         return Err(Error::Object);
     };
     // The system call is that of any map with keys; the key is a file descriptor.
-    let mut clients: HashMap<_, RawFd, [u8; CLIENT]> = Map::HashMap(data)
-        .try_into()
-        .map_err(|_| Error::Object)?;
+    let mut clients: HashMap<_, RawFd, [u8; CLIENT]> =
+        Map::HashMap(data).try_into().map_err(|_| Error::Object)?;
     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
         .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
         .map_err(|e| Error::Load(e.to_string()))?;

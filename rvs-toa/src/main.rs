@@ -55,7 +55,11 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         kind: arguments.kind,
     };
     if config.from.len() > MOST_PREFIXES {
-        return Err(format!("--from: {} prefixes, of which there may be {MOST_PREFIXES}", config.from.len()).into());
+        return Err(format!(
+            "--from: {} prefixes, of which there may be {MOST_PREFIXES}",
+            config.from.len()
+        )
+        .into());
     }
     // Before anything is attached, so that no signal finds it half done.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;

@@ -104,7 +104,9 @@ fn again(family: Family, stamps: &[u8]) -> Result<()> {
         stream.read_to_string(&mut text)?;
         ensure!(text == "bye", "{text:?}");
         drop(stream);
-        until_true("the server is in TIME-WAIT", 5.0, || remembers(server, seat))?;
+        until_true("the server is in TIME-WAIT", 5.0, || {
+            remembers(server, seat)
+        })?;
         // What the director takes for the end, and the server does not believe: its numbers are wrong. No port rests then.
         tap.send_raw(&Segment::new(from, vip, RST, 1, 0).bytes())?;
         until_true("the director takes it for the end", 5.0, || {

@@ -23,7 +23,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     run,
 )
 .only_peer(fullnat::ONLY.0, fullnat::ONLY.1)
-.timeout(180.0);
+.timeout(300.0);
 
 fn run(cx: &Cx) -> Result<()> {
     // Debug kernels take long for each packet.
