@@ -52,6 +52,10 @@ lab-debug: ## make the two debug kernels
 rvsadm: ## build the static rvsadm; prints its path
 	@$(in-root) scripts/build-rvsadm
 
+.PHONY: rvs-toa
+rvs-toa: ## build the static rvs-toa, which real servers behind FullNAT run; prints its path
+	@$(in-root) scripts/build-rvs-toa
+
 .PHONY: test
 ifeq ($(origin SCENARIO)$(origin GUEST)$(origin PEER),filefilefile)
 test: test-host test-scenarios test-boot ## host tests, all scenarios on uml, a boot test on qemu; SCENARIO= GUEST= PEER= choose

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What FullNAT needs of a namespace: which addresses are local ones, and which ports rest.
+//! What FullNAT needs of a namespace: which addresses are local ones, and which ports are taken or rest.
 //!
 //! The design is in `docs/fullnat.md`. Pools belong to services ([`crate::service::pool`]); what a connection has of its own
 //! is in [`crate::conn`], what happens to packets in [`crate::datapath`].
@@ -37,6 +37,7 @@ use rvs_core::{
         Addr,
         Family, //
     },
+    fullnat::ports,
     sort::sort, //
 };
 
@@ -104,6 +105,56 @@ impl Resting {
         })
     }
 }
+
+/// How many ports a local address has, in words of a bit each.
+const PORT_WORDS: usize = 1 << 16 >> 6;
+/// How many sets of ports there are, a power of two.
+const PORT_SETS: usize = 1 << 6;
+/// How often a bit is tried to be changed while others change its word.
+const TRIES: usize = 8;
+
+/// Which ports connections have: a bit for each port, in sets that a hash of local address, real server and protocol chooses.
+///
+/// It saves asking the connection table for one taken port after the other. It is a hint: sets are shared where there are more
+/// pairs of addresses than sets, so a free port may look taken, and a taken one free.
+struct Taken {
+    words: KVVec<I64>,
+}
+
+impl Taken {
+    fn new() -> Result<Self> {
+        let mut words = KVVec::with_capacity(PORT_SETS * PORT_WORDS, GFP_KERNEL)?;
+        for _ in 0..PORT_SETS * PORT_WORDS {
+            words
+                .push_within_capacity(I64::new(0))
+                .map_err(|_| ENOMEM)?;
+        }
+        Ok(Self { words })
+    }
+
+    fn word(&self, set: PortSet, port: u16) -> Option<&I64> {
+        self.words
+            .get(set.0.wrapping_add(usize::from(port / ports::WORD)))
+    }
+
+    fn change(&self, set: PortSet, port: u16, taken: bool) {
+        let Some(word) = self.word(set, port) else {
+            return;
+        };
+        let bit = 1 << (port % ports::WORD);
+        for _ in 0..TRIES {
+            let old = word.load();
+            let new = if taken { old | bit } else { old & !bit };
+            if new == old || word.replace(old, new) {
+                return;
+            }
+        }
+    }
+}
+
+/// The ports of a local address towards a real server.
+#[derive(Clone, Copy)]
+pub(crate) struct PortSet(usize);
 
 /// Addresses of a family, as ranges that neither touch nor overlap, in order.
 struct Ranges {
@@ -188,6 +239,7 @@ pub(crate) struct Realm {
     key: [u64; 2],
     ranges: PerFamily<RcuCell<Ranges>>,
     resting: Resting,
+    taken: Taken,
 }
 
 impl Realm {
@@ -199,6 +251,7 @@ impl Realm {
                 key: random::bytes16(),
                 ranges: PerFamily::new(RcuCell::empty(), RcuCell::empty()),
                 resting: Resting::new()?,
+                taken: Taken::new()?,
             },
             GFP_KERNEL,
         )?)
@@ -251,5 +304,26 @@ impl Realm {
     pub(crate) fn rests(&self, reply: &Tuple) -> bool {
         self.resting
             .has(reply.long_hash(&self.key), time::jiffies())
+    }
+
+    /// The ports at which replies like this one arrive, whatever their own port is.
+    pub(crate) fn port_set(&self, reply: &Tuple) -> PortSet {
+        let hash = Tuple { dport: 0, ..*reply }.long_hash(&self.key);
+        PortSet((hash as usize & (PORT_SETS - 1)).wrapping_mul(PORT_WORDS))
+    }
+
+    /// Which of the ports around this one connections seem to have, for [`ports::pick()`].
+    pub(crate) fn taken(&self, set: PortSet, port: u16) -> u64 {
+        self.taken.word(set, port).map_or(0, I64::load) as u64
+    }
+
+    /// A connection is about to have a port.
+    pub(crate) fn take(&self, set: PortSet, port: u16) {
+        self.taken.change(set, port, true);
+    }
+
+    /// No connection has it any more.
+    pub(crate) fn give_back(&self, set: PortSet, port: u16) {
+        self.taken.change(set, port, false);
     }
 }

@@ -70,6 +70,9 @@ pub struct Place {
     /// The folder of the examples of rvs-netlink.
     #[arg(long)]
     examples: Option<PathBuf>,
+    /// The static rvs-toa.
+    #[arg(long)]
+    rvs_toa: Option<PathBuf>,
     /// Where files for the host go.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -104,6 +107,9 @@ impl Place {
         }
         if let Some(examples) = &self.examples {
             args.push(format!("--examples={}", examples.display()));
+        }
+        if let Some(rvs_toa) = &self.rvs_toa {
+            args.push(format!("--rvs-toa={}", rvs_toa.display()));
         }
         args
     }
@@ -420,6 +426,7 @@ fn one(place: &Place, name: &str) -> Result<()> {
         seed: place.seed,
         rvsadm: place.rvsadm.clone(),
         examples: place.examples.clone(),
+        rvs_toa: place.rvs_toa.clone(),
     };
     println!(
         "{} (peer {}, guest {}, slow {})",

@@ -106,6 +106,8 @@ pub struct Cx {
     pub rvsadm: Option<PathBuf>,
     /// The folder of the examples of rvs-netlink, for scenarios that say they use them.
     pub examples: Option<PathBuf>,
+    /// The static rvs-toa, for scenarios that say they use it.
+    pub rvs_toa: Option<PathBuf>,
 }
 
 /// One behaviour, tested.
@@ -131,6 +133,8 @@ pub struct Scenario {
     pub rvsadm: bool,
     /// The examples of rvs-netlink are to be built for it.
     pub examples: bool,
+    /// rvs-toa is to be built for it.
+    pub rvs_toa: bool,
 }
 
 impl Scenario {
@@ -152,6 +156,7 @@ impl Scenario {
             own_modules: false,
             rvsadm: false,
             examples: false,
+            rvs_toa: false,
         }
     }
 
@@ -187,6 +192,13 @@ impl Scenario {
 
     pub const fn with_examples(mut self) -> Self {
         self.examples = true;
+        self
+    }
+
+    /// rvs-toa is built for it.
+    #[must_use]
+    pub const fn with_rvs_toa(mut self) -> Self {
+        self.rvs_toa = true;
         self
     }
 

@@ -137,10 +137,11 @@ impl FullNat {
     #[inline(never)]
     pub(super) fn ended(&self, conn: &Conn) {
         self.local.conns.sub(1);
+        let realm = self.local.realm();
+        realm.give_back(realm.port_set(&conn.reply()), u16::from_be(self.port));
         if conn.proto != IPPROTO_TCP {
             return;
         }
-        let realm = self.local.realm();
         match conn.state() {
             tcp::State::ESTABLISHED => {
                 if let Some(net) = realm.net() {

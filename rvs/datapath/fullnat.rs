@@ -35,7 +35,10 @@ use crate::{
         Seat,
         Tuple, //
     },
-    fullnat::Realm,
+    fullnat::{
+        PortSet,
+        Realm, //
+    },
     os::{
         net::End,
         netfilter::{
@@ -60,11 +63,13 @@ use crate::{
         pool::{
             option_room,
             Carry,
+            Local,
             Pool, //
         },
         Service, //
     },
 };
+use kernel::sync::Arc;
 use rvs_core::{
     addr::Family,
     fullnat::{
@@ -158,7 +163,8 @@ fn leaves_by(ctx: &Ctx<'_>, skb: &Skb<'_>, param: &Param<'_>) -> u32 {
     found.map_or(0, |(found, _)| found.ifindex())
 }
 
-/// Asks for port after port, on each address, and makes the connection with the first that is free.
+/// Tries port after port, on each address, and makes the connection with the first that is free: first those that nobody is known
+/// to have, then any.
 fn search<'g>(
     ctx: &Ctx<'g>,
     conns: &'g ConnTable,
@@ -174,40 +180,71 @@ fn search<'g>(
     let first = ports::first_address(seed, locals.len());
     let attempts = ports::attempts(locals.len());
     let (before, from) = locals.split_at_checked(first).unwrap_or((&[], locals));
-    for local in Iterator::chain(from.iter(), before) {
-        if local.ifindex() != 0 && local.ifindex() != interface {
-            continue;
-        }
-        for number in Probe::new(range, seed, attempts) {
-            let reply = Tuple {
-                src: plan.param.daddr,
-                dst: *local.addr(),
-                sport: plan.param.dport,
-                dport: number.to_be(),
-                ..*flow
-            };
-            if conns.find_reply(&reply, ctx.g).is_some() || plan.realm.rests(&reply) {
-                local.conflicts.add(1);
+    for known in [true, false] {
+        for local in Iterator::chain(from.iter(), before) {
+            if local.ifindex() != 0 && local.ifindex() != interface {
                 continue;
             }
-            if is_others(ctx, &reply) {
-                continue;
+            let set = plan.realm.port_set(&plan.reply(local, 0));
+            for number in Probe::new(range, seed, attempts) {
+                let number = if known {
+                    let near = ports::pick(plan.realm.taken(set, number), number, range);
+                    if near != Some(number) {
+                        local.conflicts.add(1);
+                    }
+                    let Some(near) = near else { continue };
+                    near
+                } else {
+                    number
+                };
+                if let Some(created) = sit(ctx, conns, plan, local, set, number)? {
+                    return Ok(Some(created));
+                }
             }
-            let (space, ts) = plan.numbers(&reply);
-            let seat = Seat {
-                local,
-                port: reply.dport,
-                space,
-                ts,
-                carry: plan.carry,
-            };
-            if let Some(created) = conns.create_at(plan.param, &seat, plan.max, ctx.g)? {
-                return Ok(Some(created));
-            }
-            local.conflicts.add(1);
         }
     }
     Ok(None)
+}
+
+/// Makes the connection at a local port, unless that is not free.
+#[inline(never)]
+fn sit<'g>(
+    ctx: &Ctx<'g>,
+    conns: &'g ConnTable,
+    plan: &Plan<'_>,
+    local: &Arc<Local>,
+    set: PortSet,
+    number: u16,
+) -> Result<Option<Created<'g>>, NoConn> {
+    let reply = plan.reply(local, number);
+    if conns.find_reply(&reply, ctx.g).is_some() || plan.realm.rests(&reply) {
+        local.conflicts.add(1);
+        return Ok(None);
+    }
+    if is_others(ctx, &reply) {
+        return Ok(None);
+    }
+    let (space, ts) = plan.numbers(&reply);
+    let seat = Seat {
+        local,
+        port: reply.dport,
+        space,
+        ts,
+        carry: plan.carry,
+    };
+    // Before there can be an end of it, which gives it back.
+    plan.realm.take(set, number);
+    match conns.create_at(plan.param, &seat, plan.max, ctx.g) {
+        Ok(Some(created)) => Ok(Some(created)),
+        Ok(None) => {
+            local.conflicts.add(1);
+            Ok(None)
+        }
+        Err(e) => {
+            plan.realm.give_back(set, number);
+            Err(e)
+        }
+    }
 }
 
 /// Whether what arrives in such a reply is somebody else's: the port is reserved, belongs to a socket of this host, or to a
@@ -237,6 +274,17 @@ fn is_others(ctx: &Ctx<'_>, reply: &Tuple) -> bool {
 }
 
 impl Plan<'_> {
+    /// What a reply is like that arrives at this local address and port (a number).
+    fn reply(&self, local: &Local, number: u16) -> Tuple {
+        Tuple {
+            src: self.param.daddr,
+            dst: *local.addr(),
+            sport: self.param.dport,
+            dport: number.to_be(),
+            ..*self.param.flow
+        }
+    }
+
     /// How many bytes are put in front of the client's first.
     fn header(&self) -> u32 {
         let Carry::Proxy(version) = self.carry else {

@@ -36,6 +36,8 @@ def label(row):
     if rest:
         flows, method = (rest + ["nat"])[:2]
         words += f", {FLOWS[flows]}" if path in WHOLE else f" {METHODS[method]}, {FLOWS[flows]}"
+        if method.isdigit():
+            words += f", {method} % of the ports taken"
     return words
 
 
@@ -139,6 +141,20 @@ def main():
             rows.append(line)
         head = ["instructions", "C", "rvs", "difference", "of the whole chain", "of what forwarding does not cost"] + (["time of the whole chain"] if timed.kernel else [])
         print(table(head, rows))
+
+    fullnat = []
+    for row, values in counted.cost.items():
+        family, path, flows, *taken = row.split("-") + [""] * 2
+        if path != "fullnat" or taken[0]:
+            continue
+        line = [f"IPv{family}, {FLOWS[flows]}", f"{typical(values):,.0f}"]
+        for other in (f"{family}-rvs-{flows}", f"{family}-masquerade-{flows}"):
+            than = counted.cost.get(other)
+            line += [f"{typical(than):,.0f}", f"{(typical(values) / typical(than) - 1) * 100:+.1f} %"] if than else ["", ""]
+        fullnat.append(line)
+    if fullnat:
+        print("\n## FullNAT beside what others do for it\n")
+        print(table(["instructions", "rvs FullNAT", "rvs NAT", "difference", LABELS["masquerade"], "difference"], fullnat))
 
     if counted.rest:
         print("\n## Memory of a connection\n")

@@ -177,6 +177,7 @@ struct Hall {
     module: Option<PathBuf>,
     rvsadm: Option<PathBuf>,
     examples: Option<PathBuf>,
+    rvs_toa: Option<PathBuf>,
     verbose: bool,
     /// Scenarios per boot, at most.
     chunk: usize,
@@ -271,6 +272,11 @@ impl Run {
         } else {
             None
         };
+        let rvs_toa = if run.iter().any(|s| s.rvs_toa) {
+            Some(printed_path(&top, "scripts/build-rvs-toa", &[])?)
+        } else {
+            None
+        };
         let jobs = self.jobs.unwrap_or_else(|| default_jobs(self.guest)).max(1);
         // Those that may take longest first, so that no guest is left alone with one of them at the end.
         let mut queue = run.clone();
@@ -289,6 +295,7 @@ impl Run {
             module,
             rvsadm,
             examples,
+            rvs_toa,
             verbose: self.verbose,
             chunk: self.chunk.max(1),
             queue: Mutex::new(queue.into()),
@@ -460,6 +467,9 @@ impl Hall {
         }
         if let Some(examples) = &self.examples {
             command.arg(format!("--examples={}", examples.display()));
+        }
+        if let Some(rvs_toa) = &self.rvs_toa {
+            command.arg(format!("--rvs-toa={}", rvs_toa.display()));
         }
         command
             .stdin(Stdio::null())

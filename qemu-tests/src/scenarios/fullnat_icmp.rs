@@ -21,7 +21,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 )
 .only_peer(fullnat::ONLY.0, fullnat::ONLY.1);
 
-const SCTP: u8 = 132;
+pub(super) const SCTP: u8 = 132;
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
@@ -127,7 +127,7 @@ fn errors(family: Family) -> Result<()> {
     Ok(())
 }
 
-fn packet(from: std::net::SocketAddr, to: std::net::SocketAddr, chunk: u8) -> Pkt {
+pub(super) fn packet(from: std::net::SocketAddr, to: std::net::SocketAddr, chunk: u8) -> Pkt {
     let mut body = Vec::new();
     body.extend(from.port().to_be_bytes());
     body.extend(to.port().to_be_bytes());

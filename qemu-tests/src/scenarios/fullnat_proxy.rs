@@ -215,7 +215,7 @@ fn datagrams(family: Family) -> Result<()> {
 }
 
 /// A program that ends with the value.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -225,7 +225,7 @@ impl Drop for Running {
     }
 }
 
-fn start(ns: &Ns, program: &str, config: &str, rs: SocketAddr) -> Result<Running> {
+pub(super) fn start(ns: &Ns, program: &str, config: &str, rs: SocketAddr) -> Result<Running> {
     let path = format!("/tmp/{program}-{}.conf", std::process::id());
     std::fs::write(&path, config)?;
     let args: Vec<&str> = match program {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! TCP through FullNAT: real servers that know no way to the client, local addresses that no interface has, set up by
-//! unmodified ipvsadm but for the pool. Nothing is tracked.
+//! unmodified ipvsadm but for the pool. Both ends agree on timestamps, SACK, window scale and ECN, as without a director. Nothing
+//! is tracked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::fullnat::{self, is_local, local, locals, tracked};
 use crate::ipvs::Ipvs;
@@ -32,6 +33,9 @@ fn run(_cx: &Cx) -> Result<()> {
         let topo = fullnat::topo(3)?;
         let vip = at(family.vip(), 80);
         fullnat::track(&topo.director)?;
+        for ns in [&topo.client].into_iter().chain(&topo.rs) {
+            ns.set_sysctl("net.ipv4.tcp_ecn", 1)?;
+        }
         let ipvs = Ipvs::open(&topo.director)?;
         let mut servers = Vec::new();
         topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
@@ -80,6 +84,20 @@ fn run(_cx: &Cx) -> Result<()> {
         std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
         let answer = serve::ask(&stream, "")?;
         ensure!(answer.ends_with("right"), "{answer:?}");
+
+        // Both ends have agreed on all they know, and see each other's congestion marks.
+        let server = topo.rs.iter().find(|ns| ns.name() == serve::name(&first));
+        for ns in [Some(&topo.client), server] {
+            let ns = ns.context("no such server")?;
+            let text = ns.cmd("ss -Htnio state established")?;
+            for word in ["ts", "sack", "ecn", "ecnseen", "wscale:"] {
+                ensure!(
+                    text.split_whitespace().any(|w| w.starts_with(word)),
+                    "no {word} in {}: {text}",
+                    ns.name()
+                );
+            }
+        }
 
         // It is listed as any other, and the pool counts it.
         let client = stream.local_addr()?;

@@ -27,6 +27,8 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod fullnat_again;
+mod fullnat_conntrack;
 mod fullnat_control;
 mod fullnat_icmp;
 mod fullnat_local;
@@ -34,6 +36,7 @@ mod fullnat_loss;
 mod fullnat_numbers;
 mod fullnat_ports;
 mod fullnat_proxy;
+mod fullnat_reader;
 mod fullnat_tcp;
 mod fullnat_toa;
 mod fullnat_udp;
@@ -190,10 +193,13 @@ pub static ALL: &[&Scenario] = &[
     &fullnat_udp::SCENARIO,
     &fullnat_numbers::SCENARIO,
     &fullnat_ports::SCENARIO,
+    &fullnat_again::SCENARIO,
+    &fullnat_conntrack::SCENARIO,
     &fullnat_control::SCENARIO,
     &fullnat_icmp::SCENARIO,
     &fullnat_toa::SCENARIO,
     &fullnat_proxy::SCENARIO,
+    &fullnat_reader::SCENARIO,
     &fullnat_local::SCENARIO,
     &fullnat_loss::SCENARIO,
     &nodest::SCENARIO,

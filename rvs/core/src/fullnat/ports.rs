@@ -51,6 +51,39 @@ impl Range {
     }
 }
 
+/// How many ports share a word of a [`pick()`].
+pub const WORD: u16 = 64;
+
+impl Range {
+    /// Which of the ports from `base`, a multiple of [`WORD`], on are in it.
+    const fn bits(self, base: u16) -> u64 {
+        let low = self.min.saturating_sub(base);
+        if low >= WORD || self.max < base {
+            return 0;
+        }
+        let high = self.max.saturating_sub(base);
+        let above = if high >= WORD - 1 {
+            0
+        } else {
+            u64::MAX << high << 1
+        };
+        (u64::MAX << low) & !above
+    }
+}
+
+/// A port near `port` that nobody is known to have: of the [`WORD`] ports of which `port` is one, the next in the range whose
+/// bit in `taken` is not set, itself first and round to those before it. `None`: all have theirs set.
+pub fn pick(taken: u64, port: u16, range: Range) -> Option<u16> {
+    let bit = port % WORD;
+    let base = port & !(WORD - 1);
+    let free = !taken & range.bits(base);
+    if free == 0 {
+        return None;
+    }
+    let ahead = free.rotate_right(bit.into()).trailing_zeros() as u16;
+    Some(base | (bit.wrapping_add(ahead) % WORD))
+}
+
 /// Strides: primes, so that one that does not divide the number of ports visits them all.
 const STRIDES: [u32; 16] = [
     7919, 9001, 10007, 13331, 17389, 20011, 23003, 31337, 35023, 38011, 41011, 44017, 48017, 52009,
@@ -147,6 +180,42 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    proptest! {
+        /// As going from port to port does it.
+        #[test]
+        fn the_next_free_port_of_a_word(
+            taken: u64, full: bool, port: u16, min in 1u16.., max in 1u16..
+        ) {
+            // Mostly taken ones, too.
+            let taken = if full { taken | taken.rotate_left(21) | !(1 << (port % 61)) } else { taken };
+            let Some(range) = Range::new(min.min(max), min.max(max)) else {
+                return Ok(());
+            };
+            let base = port / WORD * WORD;
+            let around = (0..WORD).map(|n| base + (port % WORD + n) % WORD);
+            let is_free = |p: u16| taken >> (p % WORD) & 1 == 0 && (range.min()..=range.max()).contains(&p);
+            let want = around.clone().find(|p| is_free(*p));
+            prop_assert_eq!(pick(taken, port, range), want);
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_word() {
+        let all = Range::new(1, u16::MAX).unwrap();
+        assert_eq!(pick(0, 64, all), Some(64));
+        assert_eq!(pick(1, 64, all), Some(65));
+        assert_eq!(pick(1 << 63, 127, all), Some(64));
+        assert_eq!(pick(u64::MAX, 127, all), None);
+        assert_eq!(pick(0, 0, all), Some(1));
+        assert_eq!(pick(0, u16::MAX, all), Some(u16::MAX));
+        assert_eq!(pick(1 << 63, u16::MAX, all), Some(u16::MAX - 63));
+        let few = Range::new(5000, 5002).unwrap();
+        assert_eq!(pick(0, 5002, few), Some(5002));
+        assert_eq!(pick(1 << (5002 % 64), 5002, few), Some(5000));
+        assert_eq!(pick(7 << (5000 % 64), 5001, few), None);
+        assert_eq!(pick(0, 6000, few), None);
+    }
 
     #[test]
     fn ranges() {
