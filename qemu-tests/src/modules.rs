@@ -99,7 +99,8 @@ impl Modules {
         for name in depends.trim().split(',').filter(|n| !n.is_empty()) {
             run("modprobe", &[name])?;
         }
-        let line: Vec<&str> = Iterator::chain([path].into_iter(), parameters.iter().copied()).collect();
+        let line: Vec<&str> =
+            Iterator::chain([path].into_iter(), parameters.iter().copied()).collect();
         run("insmod", &line).map(drop)
     }
 

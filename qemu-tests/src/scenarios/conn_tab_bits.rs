@@ -24,7 +24,13 @@ pub const SCENARIO: Scenario = Scenario::new(
 
 fn run(cx: &Cx) -> Result<()> {
     // 300 connections want 2,048 buckets.
-    for (bits, largest) in [("8", 256), ("9", 512), ("3", 256), ("-1", 256), ("99", 2048)] {
+    for (bits, largest) in [
+        ("8", 256),
+        ("9", 512),
+        ("3", 256),
+        ("-1", 256),
+        ("99", 2048),
+    ] {
         cx.modules.load_with(&format!("conn_tab_bits={bits}"))?;
         let rig = Rig::new()?;
         let (vip, rs) = (at(Family::V4.vip(), 53), at(Family::V4.raw_rs(1), 53));
