@@ -77,14 +77,31 @@ impl Modules {
         }
     }
 
+    /// Loads the peer with a module parameter.
+    pub fn load_with(&self, parameter: &str) -> Result<()> {
+        match self.peer {
+            Peer::C => {
+                run("modprobe", &["ip_vs", parameter])?;
+                load_c()
+            }
+            Peer::Rvs => self.insert_rvs_with(&[parameter]),
+        }
+    }
+
     /// Loads what rvs.ko depends on and then itself.
     pub fn insert_rvs(&self) -> Result<()> {
+        self.insert_rvs_with(&[])
+    }
+
+    fn insert_rvs_with(&self, parameters: &[&str]) -> Result<()> {
         let path = self.rvs_path()?;
         let depends = run("modinfo", &["-F", "depends", path])?;
         for name in depends.trim().split(',').filter(|n| !n.is_empty()) {
             run("modprobe", &[name])?;
         }
-        run("insmod", &[path]).map(drop)
+        let line: Vec<&str> =
+            Iterator::chain([path].into_iter(), parameters.iter().copied()).collect();
+        run("insmod", &line).map(drop)
     }
 
     fn rvs_path(&self) -> Result<&str> {

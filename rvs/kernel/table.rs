@@ -1042,14 +1042,18 @@ impl<T: Entry> Table<T> {
     /// Calls `f`, which must not sleep, for each entry. Sleeps.
     pub(crate) fn each(&self, f: impl for<'g> Fn(Ref<'g, T>, &'g Held)) {
         let mut index = 0;
-        while super::rcu::read(|g| {
-            self.visit(index, g, |entry| {
-                f(entry, g);
-                true
-            });
-            index < self.chains(g)
+        while let Some(next) = super::rcu::read(|g| match self.first_used(index, g) {
+            (usize::MAX, _) => None,
+            (empty, false) => Some(empty),
+            (used, true) => {
+                self.visit(used, g, |entry| {
+                    f(entry, g);
+                    true
+                });
+                Some(used.wrapping_add(1))
+            }
         }) {
-            index = index.wrapping_add(1);
+            index = next;
             // SAFETY: Process context, no lock held.
             unsafe { bindings::rvs_helper_cond_resched() };
         }

@@ -17,11 +17,13 @@ mod clients_pyroute2;
 mod conn_dump;
 mod conn_max;
 mod conn_reuse;
+mod conn_tab_bits;
 mod conntrack;
 mod defense;
 mod defrag_v6;
 mod detours;
 mod direct;
+mod edit_method;
 mod events;
 mod failslab;
 mod flush_traffic;
@@ -153,6 +155,7 @@ pub static ALL: &[&Scenario] = &[
     &sched_caches::SCENARIO,
     &thresholds::SCENARIO,
     &direct::SCENARIO,
+    &edit_method::SCENARIO,
     &tunnel::SCENARIO,
     &tunnel_extras::SCENARIO,
     &cache_bypass::SCENARIO,
@@ -187,6 +190,7 @@ pub static ALL: &[&Scenario] = &[
     &local_server::SCENARIO,
     &port_unreachable::SCENARIO,
     &conn_reuse::SCENARIO,
+    &conn_tab_bits::SCENARIO,
     &conntrack::SCENARIO,
     &fragments::SCENARIO,
     &fullnat_tcp::SCENARIO,
