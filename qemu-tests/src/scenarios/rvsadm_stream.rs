@@ -18,6 +18,7 @@ use crate::pkt::Pkt;
 use crate::rig::Rig;
 use crate::scenario::{Cx, Guest, Peer, Scenario};
 use crate::topo::at;
+use crate::wait::until_true;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "rvsadm_stream",
@@ -45,7 +46,10 @@ fn run(cx: &Cx) -> Result<()> {
     };
     load(cx).context("loading")?;
     lists(cx, conns)?;
-    cx.modules.unload()
+    // A million connections take a while to go.
+    until_true("the module is unloaded", 240.0, || {
+        Ok(cx.modules.unload().is_ok())
+    })
 }
 
 /// The module with a table for more connections than it expects of a guest as small as this.
