@@ -211,8 +211,22 @@ fn fullnat() {
         [
             ("10.77.0.16".to_owned(), 31, None),
             ("10.77.0.17".to_owned(), 31, None),
-            ("10.77.1.1".to_owned(), 32, Some("lo")),
         ]
     );
     assert!(locals.iter().all(|l| (l.conns, l.conflicts) == (0, 0)));
+    // An interface's name comes without a zero at its end, and is written with one.
+    let hex = include_str!("golden.txt")
+        .lines()
+        .find_map(|line| line.strip_prefix("interface 18 "))
+        .unwrap();
+    let message = Message::decode(Command::NewLaddr, &bytes(hex)).unwrap();
+    let local = message.local(AddressFamily::INET).unwrap();
+    assert_eq!(
+        (
+            local.addr.to_string().as_str(),
+            local.prefix_len,
+            local.interface.as_deref()
+        ),
+        ("10.77.1.1", 32, Some("lo"))
+    );
 }

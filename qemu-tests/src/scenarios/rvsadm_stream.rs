@@ -10,13 +10,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use super::rvsadm::Tool;
+use crate::modules;
 use crate::pkt::Pkt;
 use crate::rig::Rig;
-use crate::scenario::{Cx, Guest, Scenario};
+use crate::scenario::{Cx, Guest, Peer, Scenario};
 use crate::topo::at;
+use crate::wait::until_true;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "rvsadm_stream",
@@ -28,6 +30,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[Guest::Uml],
     "time and memory are measured where the processor runs natively, without checks",
 )
+.own_modules()
 .with_rvsadm()
 .timeout(600.0);
 
@@ -41,6 +44,33 @@ fn run(cx: &Cx) -> Result<()> {
         Ok(n) => n.parse().context("RVS_CONNS is no number")?,
         Err(_) => CONNS,
     };
+    load(cx).context("loading")?;
+    lists(cx, conns)?;
+    // A million connections take a while to go.
+    until_true("the module is unloaded", 240.0, || {
+        Ok(cx.modules.unload().is_ok())
+    })
+}
+
+/// The module with a table for more connections than it expects of a guest as small as this.
+fn load(cx: &Cx) -> Result<()> {
+    const BITS: &str = "conn_tab_bits=20";
+    match (cx.peer, &cx.modules.rvs) {
+        (Peer::C, _) => {
+            modules::run("modprobe", &["ip_vs", BITS])?;
+            cx.modules.load()
+        }
+        (Peer::Rvs, Some(path)) => {
+            // With what it depends on, which stays.
+            cx.modules.load()?;
+            cx.modules.unload()?;
+            modules::run("insmod", &[&path.display().to_string(), BITS]).map(drop)
+        }
+        (Peer::Rvs, None) => bail!("no rvs was built"),
+    }
+}
+
+fn lists(cx: &Cx, conns: u32) -> Result<()> {
     let rig = Rig::new()?;
     let vip = at(IpAddr::V4(Ipv4Addr::new(10, 0, 100, 1)), 53);
     rig.ipvsadm("--set 0 0 100000")?;

@@ -208,7 +208,8 @@ impl ServiceArgs {
             ("--tunnel-mss-clamp", self.tunnel_mss_clamp.is_some()),
         ]
         .into_iter()
-        .filter_map(|(name, given)| given.then(|| name.to_owned()))
+        .filter(|(_, given)| *given)
+        .map(|(name, _)| name.to_owned())
         .collect()
     }
 }

@@ -574,7 +574,8 @@ impl ServiceState {
             ("method: fullnat", self.real_servers.iter().any(fullnat)),
         ]
         .into_iter()
-        .filter_map(|(name, there)| there.then_some(name))
+        .filter(|(_, there)| *there)
+        .map(|(name, _)| name)
         .collect()
     }
 }
