@@ -335,6 +335,8 @@ impl Stage {
             ("net.ipv4.conf.s1.send_redirects", 0),
             ("net.ipv4.conf.all.accept_redirects", 0),
             ("net.ipv6.conf.all.accept_redirects", 0),
+            // Every so often the kernel forgets what it has learned of paths through gateways that are no routers to it.
+            ("net.ipv6.route.gc_interval", 3600),
             // Pieces of what never gets whole stay as long as the test.
             ("net.ipv4.ipfrag_time", 3600),
             ("net.ipv6.ip6frag_time", 3600),

@@ -754,7 +754,12 @@ impl<'a> Talk<'a> {
             IpAddr::V4(_) => (ICMP, 3, any(self.rng, &[0, 1, 3, 4, 4, 4])),
             IpAddr::V6(_) => (ICMPV6, any(self.rng, &[1, 2, 3]), 0),
         };
-        let rest = any(self.rng, &[0, 80, 1000, 1300, 0xffff]);
+        // The kernel heeds the length itself, for the whole life of the director: a tunnel over IPv6 that it leaves fewer than 1280
+        // bytes would carry nothing from then on.
+        let rest = match tunnel.server {
+            IpAddr::V4(_) => any(self.rng, &[0, 80, 1000, 1300, 0xffff]),
+            IpAddr::V6(_) => any(self.rng, &[1350, 1380, 0xffff]),
+        };
         let mut l4 = build::icmp(kind, code, rest, &quoted);
         build::seal(src, tunnel.director, proto, &mut l4);
         let head = self.head_between(src, tunnel.director);
