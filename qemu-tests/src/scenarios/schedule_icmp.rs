@@ -100,14 +100,7 @@ fn one(family: Family, proto: u8) -> Result<()> {
     // From the side of the servers: about a request, so that it is no service's.
     rig.ipvsadm(&format!("-e {kind} {vip} -r {rs} -m -w 1"))?;
     let about = |quoted: &[u8]| {
-        Pkt::icmp_error(
-            rs.ip(),
-            other.ip(),
-            too_big.0,
-            too_big.1,
-            too_big.2,
-            quoted,
-        )
+        Pkt::icmp_error(rs.ip(), other.ip(), too_big.0, too_big.1, too_big.2, quoted)
     };
     let quoted = make(other, rs).bytes();
     let came = rig.returned(&about(&quoted))?;
