@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use crate::pkt::{Pkt, RST, SYN};
 use crate::rig::Rig;
@@ -65,7 +65,11 @@ fn one(peer: Peer, family: Family, method: &str) -> Result<()> {
             }
             rig.ctap.send(&syn(2))?;
         }
-        ensure!(within(scaled(5.0)), "something holds the device");
+        if !within(scaled(5.0)) {
+            // Here, as the thread can't be given up before the device goes.
+            println!("something holds the device");
+            bail!("deleting the device took more than {:?}", scaled(5.0));
+        }
         gone.join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

@@ -99,17 +99,21 @@ fn one(family: Family, proto: u8) -> Result<()> {
     ensure!(proc::conn(director, other)?.is_none(), "a connection");
     // From the side of the servers: about a request, so that it is no service's.
     rig.ipvsadm(&format!("-e {kind} {vip} -r {rs} -m -w 1"))?;
-    let about = Pkt::icmp_error(
-        rs.ip(),
-        other.ip(),
-        too_big.0,
-        too_big.1,
-        too_big.2,
-        &make(other, rs).bytes(),
-    );
-    let came = rig.returned(&about)?;
+    let about = |quoted: &[u8]| {
+        Pkt::icmp_error(rs.ip(), other.ip(), too_big.0, too_big.1, too_big.2, quoted)
+    };
+    let quoted = make(other, rs).bytes();
+    let came = rig.returned(&about(&quoted))?;
     ensure!(came.src == rs.ip(), "{came:?}");
     ensure!(proc::conn(director, other)?.is_none(), "a connection");
+    // Without the ports that would tell it passes as long as it begins nothing.
+    let header = if family == Family::V4 { 20 } else { 40 };
+    let short = about(&quoted[..header + 2]);
+    rig.dropped(Side::Server, &short)?;
+    director.set_sysctl(schedule, 0)?;
+    let came = rig.returned(&short)?;
+    ensure!(came.body == short.body, "{came:?}");
+    director.set_sysctl(schedule, 1)?;
 
     // By direct routing the error goes to the server as it is.
     rig.ipvsadm(&format!("-d {kind} {vip} -r {rs}"))?;
