@@ -230,7 +230,7 @@ fn may_load() -> bool {
     let Some(effective) = effective else {
         return true;
     };
-    let has = |capability: u32| effective >> capability & 1 != 0;
+    let has = |capability: u32| (effective >> capability) & 1 != 0;
     has(SYS_ADMIN) || [BPF, PERFMON, NET_ADMIN].into_iter().all(has)
 }
 

@@ -194,7 +194,7 @@ mod tests {
             };
             let base = port / WORD * WORD;
             let around = (0..WORD).map(|n| base + (port % WORD + n) % WORD);
-            let is_free = |p: u16| taken >> (p % WORD) & 1 == 0 && (range.min()..=range.max()).contains(&p);
+            let is_free = |p: u16| (taken >> (p % WORD)) & 1 == 0 && (range.min()..=range.max()).contains(&p);
             let want = around.clone().find(|p| is_free(*p));
             prop_assert_eq!(pick(taken, port, range), want);
         }
