@@ -147,7 +147,8 @@ pub fn locals(ipvs: &Ipvs, proto: u8, vip: SocketAddr) -> Result<Vec<Local>> {
                 conflicts: u64::from_ne_bytes(word(PORT_CONFLICT)?.try_into()?),
                 conns: u32::from_ne_bytes(word(CONN_COUNTS)?.try_into()?),
                 prefix: word(PREFIX_LEN)?[0],
-                ifname: find(nest, IFNAME).map(|t| String::from_utf8_lossy(t).into_owned()),
+                ifname: find(nest, IFNAME)
+                    .map(|t| String::from_utf8_lossy(t).trim_end_matches('\0').to_owned()),
             })
         })
         .collect()

@@ -214,7 +214,7 @@ fn fullnat() {
         ]
     );
     assert!(locals.iter().all(|l| (l.conns, l.conflicts) == (0, 0)));
-    // An interface's name comes without a zero at its end, and is written with one.
+    // An interface's name ends in a zero.
     let hex = include_str!("golden.txt")
         .lines()
         .find_map(|line| line.strip_prefix("interface 18 "))

@@ -164,10 +164,10 @@ impl Writer<'_> {
     }
 
     /// Adds a string and a terminating zero.
-    pub(crate) fn string(&self, number: u16, value: &str) -> Result {
+    pub(crate) fn string(&self, number: u16, value: &[u8]) -> Result {
         let to = self.reserve(number, value.len().checked_add(1).ok_or(EMSGSIZE)?)?;
-        for (to, from) in to.iter_mut().zip(Iterator::chain(value.bytes(), Some(0))) {
-            *to = from;
+        for (to, from) in to.iter_mut().zip(Iterator::chain(value.iter(), &[0])) {
+            *to = *from;
         }
         Ok(())
     }

@@ -189,17 +189,23 @@ uml_config() {
 	echo CONFIG_LOCALVERSION_AUTO=n
 }
 
+# The patches that a kernel is built with: files of scripts/lab.d that touch different files of the source.
+uml_patches() {
+	case $1 in
+	lockdep) echo debug.patch ;;
+	kasan) echo debug.patch kasan.patch ;;
+	esac
+}
+
 uml_make() {
-	local tmp=$1 final=$2 kernel=$3 source lock
+	local tmp=$1 final=$2 kernel=$3 source lock patch
 	source=$(lab_source)
 	need_space 3000 "the $kernel kernel"
 	uml_config "$kernel" >"$tmp/fragment"
-	case $kernel in
-	lockdep | kasan)
-		in_root bash -euc "$(declare -f patched_files); patched_files \"\$@\"" -- "$tmp" "$source" "$LAB_D/debug.patch" ||
-			die "$kernel: scripts/lab.d/debug.patch does not fit this kernel's source"
-		;;
-	esac
+	for patch in $(uml_patches "$kernel"); do
+		in_root bash -euc "$(declare -f patched_files); patched_files \"\$@\"" -- "$tmp" "$source" "$LAB_D/$patch" ||
+			die "$kernel: scripts/lab.d/$patch does not fit this kernel's source"
+	done
 	# One kernel at a time: two would share the processors and neither be ready soon.
 	exec {lock}>"$LAB_CACHE/lock/building"
 	if ! flock -n "$lock"; then
@@ -274,12 +280,12 @@ kernel_key() {
 		uml_config "$1"
 		kernel_make_args "$1"
 		declare -f uml_build
-		case $1 in
-		lockdep | kasan)
-			declare -f patched_files
-			cat "$LAB_D/debug.patch"
-			;;
-		esac
+		local patch first=1
+		for patch in $(uml_patches "$1"); do
+			((!first)) || declare -f patched_files
+			first=0
+			cat "$LAB_D/$patch"
+		done
 		;;
 	esac
 }

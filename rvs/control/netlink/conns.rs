@@ -322,7 +322,7 @@ pub(super) fn fill(msg: &Writer<'_>, conn: &Shown, expires: u32) -> Result {
         msg.u16(conn_attr::DEST_PORT, conn.dport)?;
         msg.u32(conn_attr::FLAGS, conn.flags)?;
         msg.u8(conn_attr::STATE, conn.state)?;
-        msg.string(conn_attr::STATE_NAME, conn.state_name())?;
+        msg.string(conn_attr::STATE_NAME, conn.state_name().as_bytes())?;
         put_u64(conn_attr::EXPIRES, HZ.to_ms(expires))?;
         put_u64(conn_attr::TIMEOUT, HZ.to_ms(conn.timeout))?;
         msg.u32(conn_attr::FWMARK, conn.fwmark)?;

@@ -36,7 +36,7 @@ pub(super) fn service(msg: &Writer<'_>, service: &Service) -> Result {
 
     msg.nest(attr::SERVICE, |msg| {
         identity(msg, service.id())?;
-        msg.string(svc_attr::SCHED_NAME, scheduler.name())?;
+        msg.string(svc_attr::SCHED_NAME, scheduler.name().as_bytes())?;
         // `struct ip_vs_flags`: all flags are there.
         let flags = u64::from_ne_bytes(join(service.flags(), u32::MAX));
         msg.bytes(svc_attr::FLAGS, &flags.to_ne_bytes())?;

@@ -241,7 +241,7 @@ fn fill(msg: &Writer<'_>, local: &Local) -> Result {
         msg.u32(laddr_attr::CONN_COUNTS, local.conns.load())?;
         msg.u8(laddr_attr::PREFIX_LEN, local.prefix().len)?;
         if let Some(name) = local.ifname() {
-            msg.bytes(laddr_attr::IFNAME, name)?;
+            msg.string(laddr_attr::IFNAME, name)?;
         }
         Ok(())
     })
