@@ -328,9 +328,10 @@ struct Kmemleak {
     since: u64,
 }
 
-/// Functions that keep what they allocate in a variable of `.lbss`; the last for the netlink sockets' table, which grows
-/// with their number.
+/// Functions that keep what they allocate in a variable of `.lbss`: TCP's memory of addresses, in a namespace that is still ending;
+/// and the netlink sockets' table, which grows with their number.
 const KERNELS_OWN: &[&str] = &[
+    "tcp_get_metrics",
     "pcpu_create_chunk",
     "pcpu_populate_chunk",
     "rhashtable_rehash_alloc",
