@@ -241,6 +241,21 @@ pub fn http_get(ns: &Ns, to: SocketAddr) -> Result<String> {
     Ok(body.trim_end().to_owned())
 }
 
+/// Has the server send `n` bytes, all of which must arrive.
+pub fn fetch(mut stream: &TcpStream, n: usize) -> Result<()> {
+    stream.write_all(format!("BULK {n}\n").as_bytes())?;
+    take_bulk(stream, n)
+}
+
+/// Sends the server `n` bytes, all of which must arrive.
+pub fn give(mut stream: &TcpStream, n: usize) -> Result<()> {
+    stream.write_all(format!("TAKE {n}\n").as_bytes())?;
+    stream.write_all(&pattern(n))?;
+    let answer = ask(stream, "")?;
+    ensure!(answer.ends_with("right"), "{answer:?}");
+    Ok(())
+}
+
 /// Reads `n` bytes of the pattern that `BULK` sends.
 pub fn take_bulk(mut stream: &TcpStream, n: usize) -> Result<()> {
     let mut bulk = vec![0; n];

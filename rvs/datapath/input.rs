@@ -22,6 +22,7 @@ use crate::{
     dest::Dest,
     os::{
         self,
+        log,
         netfilter::Verdict,
         skb::{
             Facts,
@@ -364,7 +365,7 @@ fn begin<'g>(
         return persist(ctx, conns, service, skb, tuple);
     }
     if service.id().fwmark == 0 && tuple.dport != service.id().port {
-        if service.id().port == 0 {
+        if service.id().port == 0 && log::may_log() {
             pr_err!("Schedule: port zero only supported in persistent services, check your ipvs configuration\n");
         }
         return Err(Left::NoDest);

@@ -225,8 +225,7 @@ fn offload(family: Family) -> Result<()> {
         }
         let stream = serve::connect(&topo.client, vip)?;
         let n = 1_000_000;
-        std::io::Write::write_all(&mut &stream, format!("BULK {n}\n").as_bytes())?;
-        serve::take_bulk(&stream, n)?;
+        serve::fetch(&stream, n)?;
         std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
         std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
         let answer = serve::ask(&stream, "")?;

@@ -85,8 +85,7 @@ fn real(family: Family, on: u8) -> Result<()> {
     }
     let stream = serve::connect(&topo.client, vip)?;
     let n = 300_000;
-    std::io::Write::write_all(&mut &stream, format!("BULK {n}\n").as_bytes())?;
-    serve::take_bulk(&stream, n)?;
+    serve::fetch(&stream, n)?;
     let socket = serve::udp(&topo.client, vip)?;
     for n in [10, 1_000, 9_000] {
         let text = "x".repeat(n);

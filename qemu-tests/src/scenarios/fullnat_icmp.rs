@@ -213,14 +213,10 @@ fn transfer(family: Family, narrow: Side) -> Result<()> {
     // In the direction in which the director meets the narrow device as it sends.
     match narrow {
         Side::Client => {
-            std::io::Write::write_all(&mut &stream, format!("BULK {n}\n").as_bytes())?;
-            serve::take_bulk(&stream, n)?;
+            serve::fetch(&stream, n)?;
         }
         Side::Server => {
-            std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-            std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
-            let answer = serve::ask(&stream, "")?;
-            ensure!(answer.ends_with("right"), "{answer:?}");
+            serve::give(&stream, n)?;
         }
     }
     let (ns, to) = match narrow {

@@ -63,10 +63,7 @@ fn here(family: Family) -> Result<()> {
     let answer = serve::ask(&stream, "hello")?;
     ensure!(answer.contains(&seat.to_string()), "{answer}");
     let n = 300_000;
-    stream
-        .try_clone()?
-        .write_all(format!("BULK {n}\n").as_bytes())?;
-    serve::take_bulk(&stream, n)?;
+    serve::fetch(&stream, n)?;
     drop(server);
     Ok(())
 }
@@ -85,10 +82,7 @@ fn client_here(family: Family) -> Result<()> {
         ensure!(answer.contains(&local(family, 1).to_string()), "{answer}");
     }
     let n = 300_000;
-    stream
-        .try_clone()?
-        .write_all(format!("BULK {n}\n").as_bytes())?;
-    serve::take_bulk(&stream, n)?;
+    serve::fetch(&stream, n)?;
     drop(server);
     Ok(())
 }

@@ -78,12 +78,8 @@ fn run(_cx: &Cx) -> Result<()> {
             );
         }
         let n = 3_000_000;
-        std::io::Write::write_all(&mut &stream, format!("BULK {n}\n").as_bytes())?;
-        serve::take_bulk(&stream, n)?;
-        std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-        std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
-        let answer = serve::ask(&stream, "")?;
-        ensure!(answer.ends_with("right"), "{answer:?}");
+        serve::fetch(&stream, n)?;
+        serve::give(&stream, n)?;
 
         // Both ends have agreed on all they know, and see each other's congestion marks.
         let server = topo.rs.iter().find(|ns| ns.name() == serve::name(&first));

@@ -164,8 +164,7 @@ fn transfer(family: Family) -> Result<()> {
     let stream = serve::connect(&topo.client, vip)?;
     ensure!(stream.local_addr()?.ip() == client);
     let n = 3_000_000;
-    std::io::Write::write_all(&mut &stream, format!("BULK {n}\n").as_bytes())?;
-    serve::take_bulk(&stream, n)?;
+    serve::fetch(&stream, n)?;
     std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
     std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
     ensure!(serve::ask(&stream, "")?.ends_with("right"));

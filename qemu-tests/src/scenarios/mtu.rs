@@ -100,10 +100,7 @@ fn run(_cx: &Cx) -> Result<()> {
         let server = Server::tcp(&topo.rs[0], rs, "rs1")?;
         let stream = serve::connect(&topo.client, vip)?;
         let n = 200_000;
-        std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-        std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
-        let answer = serve::ask(&stream, "")?;
-        ensure!(answer.ends_with("right"), "{answer:?}");
+        serve::give(&stream, n)?;
         // The client has learnt the size from the director's error.
         let route = topo.client.cmd(&format!("ip route get {}", vip.ip()))?;
         ensure!(route.contains(&format!("mtu {MTU}")), "{route}");

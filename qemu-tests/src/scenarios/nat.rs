@@ -55,12 +55,8 @@ pub fn tcp(family: Family) -> Result<()> {
         );
     }
     let n = 300_000;
-    std::io::Write::write_all(&mut &stream, format!("BULK {n}\n").as_bytes())?;
-    serve::take_bulk(&stream, n)?;
-    std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-    std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
-    let answer = serve::ask(&stream, "")?;
-    ensure!(answer.ends_with("right"), "{answer:?}");
+    serve::fetch(&stream, n)?;
+    serve::give(&stream, n)?;
 
     let local = stream.local_addr()?;
     let conn = proc::conn(&topo.director, local)?;

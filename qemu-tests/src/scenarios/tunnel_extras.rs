@@ -287,10 +287,7 @@ fn fits(family: Family) -> Result<()> {
         ctap.drain()?;
         let stream = serve::connect(&topo.client, vip)?;
         let n = 30_000;
-        std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-        std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
-        let answer = serve::ask(&stream, "")?;
-        ensure!(answer.ends_with("right"), "{answer:?}");
+        serve::give(&stream, n)?;
         let told: Vec<u16> = ctap
             .drain()?
             .iter()

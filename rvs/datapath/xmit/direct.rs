@@ -9,6 +9,7 @@ use super::{
         packet::Iph,
         track, //
     },
+    go,
     rewrite,
     route, //
 };
@@ -99,8 +100,5 @@ fn along<'a, const V6: bool>(
     }
     skb.set_seen();
     track::unchanged(&mut skb, conn);
-    skb.orphan();
-    skb.set_route(&found);
-    skb.send(ctx.net, V6);
-    Verdict::Stolen
+    go::<V6>(ctx, skb, &found)
 }

@@ -17,6 +17,7 @@ use crate::{
     conn::Conn,
     os::{
         netfilter::Verdict,
+        route::Found,
         skb::{
             Facts,
             Skb, //
@@ -47,6 +48,15 @@ pub(super) fn send<'a, const V6: bool>(
         // A number that is no method has no transmitter: C lets the packet go on.
         Some(FwdMethod::Masq) | None => Verdict::Accept(skb),
     }
+}
+
+/// Sends a packet that is ready along its route.
+#[inline(always)]
+fn go<'a, const V6: bool>(ctx: &Ctx<'_>, mut skb: Skb<'a>, found: &Found<'_>) -> Verdict<'a> {
+    skb.orphan();
+    skb.set_route(found);
+    skb.send(ctx.net, V6);
+    Verdict::Stolen
 }
 
 pub(super) use nat::finish;

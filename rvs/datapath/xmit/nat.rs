@@ -8,6 +8,7 @@ use super::{
         packet::Iph,
         track, //
     },
+    go,
     rewrite,
     route, //
 };
@@ -66,11 +67,6 @@ pub(in super::super) fn finish<'a, const V6: bool>(
             }
             Verdict::Accept(skb)
         }
-        route::Way::There(found) => {
-            skb.orphan();
-            skb.set_route(&found);
-            skb.send(ctx.net, V6);
-            Verdict::Stolen
-        }
+        route::Way::There(found) => go::<V6>(ctx, skb, &found),
     }
 }
