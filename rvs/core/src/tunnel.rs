@@ -102,30 +102,17 @@ impl Sources {
 
     /// The address of host `number` of the network, with bits that do not fit left out.
     fn host(&self, number: u32) -> Addr {
-        let mut bytes = self.addr.bytes();
-        let total = self.family.addr_len();
-        let hosts = self.host_bits();
-        let number = if hosts >= 32 {
-            number
-        } else {
-            number & (1u32 << hosts).wrapping_sub(1)
-        };
-        // The prefix's own bits behind its length are cleared, the number's are set.
-        let mut left = hosts;
-        let mut shift = 0u32;
-        for byte in bytes.iter_mut().take(total).rev() {
-            let bits = left.min(8);
-            let mask = (0xffu32 << bits) as u8;
-            let part = number.checked_shr(shift).unwrap_or(0) as u8;
-            *byte = (*byte & mask) | (part & !mask);
-            left = left.saturating_sub(8);
-            shift = shift.saturating_add(8);
-        }
+        let own = !u128::MAX.checked_shl(self.host_bits()).unwrap_or(0);
         match self.family {
-            Family::V4 => Addr::from_slice(Family::V4, bytes.get(..4).unwrap_or(&[0; 4])),
-            Family::V6 => Some(Addr::from_bytes(bytes)),
+            Family::V4 => {
+                let own = own as u32;
+                Addr::v4(((self.addr.v4_host() & !own) | (number & own)).to_be())
+            }
+            Family::V6 => {
+                let network = u128::from_be_bytes(self.addr.bytes());
+                Addr::from_bytes(((network & !own) | (u128::from(number) & own)).to_be_bytes())
+            }
         }
-        .unwrap_or(self.addr)
     }
 
     fn host_bits(&self) -> u32 {

@@ -85,12 +85,11 @@ impl Inner {
     pub fn in_v6(self, proto: u8, src: &Addr, dst: &Addr) -> [u8; ipv6::HEADER_LEN] {
         let mut header = [0; ipv6::HEADER_LEN];
         let tos = self.outer_tos();
-        let fixed = [0x60 | (tos >> 4), tos << 4, 0, 0, 0, 0, proto, self.ttl];
-        let words = src.0.iter().chain(dst.0.iter());
-        let bytes = fixed.into_iter().chain(words.flat_map(|w| w.to_ne_bytes()));
-        for (to, from) in header.iter_mut().zip(bytes) {
-            *to = from;
-        }
+        let (fixed, addrs) = header.split_at_mut(8);
+        let (from, to) = addrs.split_at_mut(16);
+        fixed.copy_from_slice(&[0x60 | (tos >> 4), tos << 4, 0, 0, 0, 0, proto, self.ttl]);
+        from.copy_from_slice(&src.bytes());
+        to.copy_from_slice(&dst.bytes());
         header
     }
 }
