@@ -561,7 +561,11 @@ impl<T: Entry> Table<T> {
 
     /// Takes node `node` of `entry` out of its chain, if it is in one. Readers on it find their way on.
     fn unlink(&self, entry: &Node<T>, node: usize, g: &Held) {
-        let hash = entry.value.hash(node, &self.key);
+        self.unlink_from(entry.value.hash(node, &self.key), entry, node, g);
+    }
+
+    /// As [`Table::unlink()`]; `hash` is that of the node, in all bits that tell chains apart.
+    fn unlink_from(&self, hash: u32, entry: &Node<T>, node: usize, g: &Held) {
         let _lock = self.stripe(hash).map(SpinBh::lock);
         let mut at = Self::buckets(&self.cur, g);
         while let Some(buckets) = at {
@@ -698,18 +702,29 @@ impl<T: Entry> Table<T> {
 
     /// Takes a claimed entry that could be found out of everything and frees it after a grace period.
     pub(super) fn bury(&self, entry: &Node<T>, g: &Held) {
+        self.bury_from(entry.value.hash(0, &self.key), entry, g);
+    }
+
+    /// As [`Table::bury()`]; `hash` is that of node 0, in all bits that tell chains apart.
+    fn bury_from(&self, hash: u32, entry: &Node<T>, g: &Held) {
         entry.value.leaves(&self.home);
-        self.unlist(entry, g);
+        self.unlist_from(hash, entry, g);
         entry.value.left(&self.home);
         self.release(entry);
     }
 
     /// Takes a claimed entry off the wheel and out of its chains.
     fn unlist(&self, entry: &Node<T>, g: &Held) {
+        self.unlist_from(entry.value.hash(0, &self.key), entry, g);
+    }
+
+    /// As [`Table::unlist()`]; `hash` is that of node 0, in all bits that tell chains apart.
+    fn unlist_from(&self, hash: u32, entry: &Node<T>, g: &Held) {
         if let Some(wheel) = &self.wheel {
             wheel.disarm(entry);
         }
-        for node in 0..entry.value.nodes() {
+        self.unlink_from(hash, entry, 0, g);
+        for node in 1..entry.value.nodes() {
             self.unlink(entry, node, g);
         }
         self.count.sub(1);
@@ -1027,7 +1042,15 @@ impl<T: Entry> Table<T> {
 
     /// Removes every entry that is there. Sleeps. Nothing may be inserted meanwhile if none is to be left.
     pub(crate) fn clear(&self) {
-        self.retain(|_| false)
+        self.each_in(|chain, entry, g| {
+            if !entry.0.claim() {
+                return;
+            }
+            match chain {
+                Some(chain) => self.bury_from(chain, entry.0, g),
+                None => self.bury(entry.0, g),
+            }
+        })
     }
 
     /// Removes each entry for which `keep` says no. Sleeps; `keep` must not.
@@ -1041,13 +1064,23 @@ impl<T: Entry> Table<T> {
 
     /// Calls `f`, which must not sleep, for each entry. Sleeps.
     pub(crate) fn each(&self, f: impl for<'g> Fn(Ref<'g, T>, &'g Held)) {
+        self.each_in(|_, entry, g| f(entry, g));
+    }
+
+    /// As [`Table::each()`], with the number of the chain that node 0 is in, which is as good as its hash; there is none while
+    /// the table is resized.
+    fn each_in(&self, f: impl for<'g> Fn(Option<u32>, Ref<'g, T>, &'g Held)) {
         let mut index = 0;
         while let Some(next) = super::rcu::read(|g| match self.first_used(index, g) {
             (usize::MAX, _) => None,
             (empty, false) => Some(empty),
             (used, true) => {
+                // A table without a future keeps its nodes until this section ends, and stays the current one.
+                let chain = Self::buckets(&self.cur, g)
+                    .filter(|b| b.future.load() == 0 && used < b.heads.len())
+                    .and_then(|_| u32::try_from(used).ok());
                 self.visit(used, g, |entry| {
-                    f(entry, g);
+                    f(chain, entry, g);
                     true
                 });
                 Some(used.wrapping_add(1))

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Result};
 
 use crate::genl::Attrs;
 use crate::ipvs::{cmd, dest_full, for_dest, for_svc, svc_full, svc_id, Ipvs};
@@ -123,10 +123,12 @@ fn run(cx: &Cx) -> Result<()> {
     println!("the slowest packet took {slowest:?}");
     ensure!(slowest < scaled(LONGEST), "a packet took {slowest:?}");
 
-    // Exact counters for who had packets since, nothing for the others.
-    ipvs.ok(cmd::ZERO, &Attrs::new())?;
-    let (one, idle) = (busy[0], (0..many).find(|n| !busy.contains(n)));
-    let idle = idle.context("all are busy")?;
+    // Exact counters for who has packets, nothing for the others. Of two that had none so far: C zeroes to what it knew at its
+    // last estimate, seconds ago.
+    let mut spare = (0..many).filter(|n| !busy.contains(n));
+    let (Some(one), Some(idle)) = (spare.next(), spare.next()) else {
+        bail!("all are busy");
+    };
     for client in 0..20 {
         find(&rig, one, client)?;
     }
