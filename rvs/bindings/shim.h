@@ -43,6 +43,7 @@ void rvs_helper_count_conn(struct rvs_counters *dest, struct rvs_counters *svc, 
 struct kmem_cache *rvs_helper_cache_create(const char *name, u32 size, u32 align);
 void *rvs_helper_cache_alloc(struct kmem_cache *cache);
 void rvs_helper_cond_resched(void);
+void rvs_helper_warn_once(void);
 u64 rvs_helper_uptime_ms(void);
 void rvs_helper_random(void *buf, size_t len);
 u32 rvs_helper_random_up_to(u32 max);

@@ -199,6 +199,12 @@ void rvs_helper_cond_resched(void)
 	cond_resched();
 }
 
+/* The kernel crate's own warn_on!() needs a generated file that kernel packages do not have. */
+void rvs_helper_warn_once(void)
+{
+	WARN_ON_ONCE(1);
+}
+
 u64 rvs_helper_uptime_ms(void)
 {
 	return ktime_to_ms(ktime_get_coarse());

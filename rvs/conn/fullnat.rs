@@ -256,9 +256,10 @@ impl ConnTable {
             dport: seat.port,
             ..*param.flow
         };
+        let hashes = self.hashes(param.flow, &reply);
         let inserted = self
             .table
-            .insert_unique(new, deadline, g, |other, node| match node {
+            .insert_unique(new, hashes, deadline, g, |other, node| match node {
                 0 => other.is_request(param.flow) && !other.is_stale(),
                 _ => other.is_reply(&reply),
             });

@@ -205,6 +205,25 @@ pub(crate) struct Param<'a> {
     pub(crate) timeout: Option<u32>,
 }
 
+impl Param<'_> {
+    /// What replies will be like, without FullNAT: [`Conn::reply()`].
+    #[inline(always)]
+    fn reply(&self, is_masq: bool) -> Tuple {
+        let (src, sport) = if is_masq {
+            (self.daddr, self.dport)
+        } else {
+            (self.flow.dst, self.flow.dport)
+        };
+        Tuple {
+            src,
+            sport,
+            dst: self.flow.src,
+            dport: self.flow.sport,
+            ..*self.flow
+        }
+    }
+}
+
 /// Which way a packet of a connection goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
@@ -824,6 +843,7 @@ impl ConnTable {
         }
         let conn = Conn::new(param, self.counting.load()).map_err(|_| NoConn::Memory)?;
         let (timeout, is_one_packet) = (conn.timeout(), conn.is_one_packet());
+        let hashes = self.hashes(param.flow, &param.reply(conn.is_masq()));
         let new = Unlinked::new(conn).map_err(|_| NoConn::Memory)?;
         // From here on its end takes back what is counted.
         if let Some(control) = param.control {
@@ -842,7 +862,7 @@ impl ConnTable {
         }
         let deadline = time::jiffies().wrapping_add(timeout);
         Ok(
-            match self.table.insert(new, deadline, g, |other, node| {
+            match self.table.insert(new, hashes, deadline, g, |other, node| {
                 node == 0 && other.is_request(param.flow) && !other.is_stale()
             }) {
                 Inserted::New(conn) => Created::New(conn),
@@ -851,6 +871,12 @@ impl ConnTable {
                 Inserted::Taken => return Err(NoConn::Memory),
             },
         )
+    }
+
+    /// The hashes of a connection's nodes, of what is at hand: what was just written to its memory would have to come back.
+    #[inline(always)]
+    fn hashes(&self, request: &Tuple, reply: &Tuple) -> [u32; 2] {
+        [request, reply].map(|t| t.hash(self.table.key()))
     }
 
     /// A number that is the same for all packets of a connection, and else random.

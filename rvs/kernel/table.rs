@@ -74,7 +74,8 @@ pub(crate) trait Entry: Send + Sync + Sized + 'static {
     /// How many nodes the entry has: 1 or 2. Never changes.
     fn nodes(&self) -> usize;
 
-    /// The hash of node 0 or 1, the same for the entry's whole life.
+    /// The hash of node 0 or 1, the same for the entry's whole life. (The table trusts no implementation with its memory: an
+    /// entry that is not found where its hash says is never freed, and the kernel warned.)
     fn hash(&self, node: usize, key: &Key) -> u32;
 
     /// Where entries are allocated.
@@ -559,13 +560,13 @@ impl<T: Entry> Table<T> {
         }
     }
 
-    /// Takes node `node` of `entry` out of its chain, if it is in one. Readers on it find their way on.
-    fn unlink(&self, entry: &Node<T>, node: usize, g: &Held) {
-        self.unlink_from(entry.value.hash(node, &self.key), entry, node, g);
+    /// Takes node `node` of `entry` out of its chain; returns whether it was there. Readers on it find their way on.
+    fn unlink(&self, entry: &Node<T>, node: usize, g: &Held) -> bool {
+        self.unlink_from(entry.value.hash(node, &self.key), entry, node, g)
     }
 
     /// As [`Table::unlink()`]; `hash` is that of the node, in all bits that tell chains apart.
-    fn unlink_from(&self, hash: u32, entry: &Node<T>, node: usize, g: &Held) {
+    fn unlink_from(&self, hash: u32, entry: &Node<T>, node: usize, g: &Held) -> bool {
         let _lock = self.stripe(hash).map(SpinBh::lock);
         let mut at = Self::buckets(&self.cur, g);
         while let Some(buckets) = at {
@@ -573,7 +574,7 @@ impl<T: Entry> Table<T> {
             while word.load() != 0 {
                 if word.load() == entry.link(node) {
                     word.store(entry.next_of(node).load());
-                    return;
+                    return true;
                 }
                 // SAFETY: The link is from a chain whose stripe is locked.
                 let (next, n) = unsafe { Node::<T>::follow(word.load()) };
@@ -581,18 +582,21 @@ impl<T: Entry> Table<T> {
             }
             at = Self::buckets(&buckets.future, g);
         }
+        false
     }
 
-    /// Inserts an entry that expires at `deadline` (where the table has a wheel). If node 0 meets a live entry of which
-    /// `same` approves, that one is returned and the new one freed. Does not sleep.
+    /// Inserts an entry that expires at `deadline` (where the table has a wheel); `hashes` are what [`Entry::hash()`] says of
+    /// its nodes. If node 0 meets a live entry of which `same` approves, that one is returned and the new one freed. Does not
+    /// sleep.
     pub(crate) fn insert<'g>(
         &'g self,
         new: Unlinked<T>,
+        hashes: [u32; 2],
         deadline: u32,
         g: &'g Held,
         same: impl Fn(&T, usize) -> bool,
     ) -> Inserted<'g, T> {
-        self.insert_checked::<false>(new, deadline, g, same)
+        self.insert_checked::<false>(new, hashes, deadline, g, same)
     }
 
     /// As [`Table::insert()`], but node 1 must not meet a live entry of which `same` approves either: then the new one is
@@ -600,17 +604,19 @@ impl<T: Entry> Table<T> {
     pub(crate) fn insert_unique<'g>(
         &'g self,
         new: Unlinked<T>,
+        hashes: [u32; 2],
         deadline: u32,
         g: &'g Held,
         same: impl Fn(&T, usize) -> bool,
     ) -> Inserted<'g, T> {
-        self.insert_checked::<true>(new, deadline, g, same)
+        self.insert_checked::<true>(new, hashes, deadline, g, same)
     }
 
     #[inline(always)]
     fn insert_checked<'g, const UNIQUE: bool>(
         &'g self,
         new: Unlinked<T>,
+        [hash0, hash1]: [u32; 2],
         deadline: u32,
         g: &'g Held,
         same: impl Fn(&T, usize) -> bool,
@@ -622,46 +628,48 @@ impl<T: Entry> Table<T> {
         entry.deadline.store(deadline);
         self.count.add(1);
         // Node 1 goes first: once node 0 is in, anybody may find the entry and end it.
-        if entry.value.nodes() > 1 {
-            let hash = entry.value.hash(1, &self.key);
-            let lock = self.stripe(hash).map(SpinBh::lock);
+        let has_two = entry.value.nodes() > 1;
+        if has_two {
+            let lock = self.stripe(hash1).map(SpinBh::lock);
             let taken = UNIQUE
                 && self
-                    .find_node(hash, g, |other, node| {
+                    .find_node(hash1, g, |other, node| {
                         node == 1 && !other.is_dead() && same(&other.value, node)
                     })
                     .is_some();
             if taken {
                 drop(lock);
-                if entry.claim() {
-                    self.unlist(entry, g);
-                    self.release(entry);
-                }
+                self.withdraw(entry, None, g);
                 return Inserted::Taken;
             }
-            self.push(entry, 1, hash, g);
+            self.push(entry, 1, hash1, g);
         }
-        let hash = entry.value.hash(0, &self.key);
-        let lock = self.stripe(hash).map(SpinBh::lock);
+        let lock = self.stripe(hash0).map(SpinBh::lock);
         // Not this entry's own node 1, which may be in the same chain.
-        let other = self.find_node(hash, g, |other, node| {
+        let other = self.find_node(hash0, g, |other, node| {
             node == 0 && !other.is_dead() && same(&other.value, node)
         });
         if let Some((other, _)) = other {
             drop(lock);
-            if entry.claim() {
-                self.unlist(entry, g);
-                self.release(entry);
-            }
+            self.withdraw(entry, has_two.then_some(hash1), g);
             return Inserted::Exists(other);
         }
         entry.value.enters(&self.home);
-        self.push(entry, 0, hash, g);
+        self.push(entry, 0, hash0, g);
         drop(lock);
         if let Some(wheel) = &self.wheel {
             wheel.arm(entry);
         }
         Inserted::New(Ref(entry))
+    }
+
+    /// Ends an entry that never got into the table, but for its node 1 if that was pushed with the hash `pushed`.
+    fn withdraw(&self, entry: &Node<T>, pushed: Option<u32>, g: &Held) {
+        if entry.claim() {
+            self.count.sub(1);
+            let is_out = pushed.is_none_or(|hash| self.unlink_from(hash, entry, 1, g));
+            self.release(entry, is_out);
+        }
     }
 
     /// Inserts an entry of which the caller knows that no other one is like it; see [`Table::insert()`].
@@ -708,31 +716,27 @@ impl<T: Entry> Table<T> {
     /// As [`Table::bury()`]; `hash` is that of node 0, in all bits that tell chains apart.
     fn bury_from(&self, hash: u32, entry: &Node<T>, g: &Held) {
         entry.value.leaves(&self.home);
-        self.unlist_from(hash, entry, g);
-        entry.value.left(&self.home);
-        self.release(entry);
-    }
-
-    /// Takes a claimed entry off the wheel and out of its chains.
-    fn unlist(&self, entry: &Node<T>, g: &Held) {
-        self.unlist_from(entry.value.hash(0, &self.key), entry, g);
-    }
-
-    /// As [`Table::unlist()`]; `hash` is that of node 0, in all bits that tell chains apart.
-    fn unlist_from(&self, hash: u32, entry: &Node<T>, g: &Held) {
         if let Some(wheel) = &self.wheel {
             wheel.disarm(entry);
         }
-        self.unlink_from(hash, entry, 0, g);
+        let mut is_out = self.unlink_from(hash, entry, 0, g);
         for node in 1..entry.value.nodes() {
-            self.unlink(entry, node, g);
+            is_out &= self.unlink(entry, node, g);
         }
         self.count.sub(1);
+        entry.value.left(&self.home);
+        self.release(entry, is_out);
     }
 
-    /// Frees an entry that is in nothing any more, after a grace period.
-    fn release(&self, entry: &Node<T>) {
+    /// Frees an entry that is off the wheel, after a grace period; but not one that was not in the chain of its hash
+    /// (`is_out` is false), which readers may meet for ever.
+    fn release(&self, entry: &Node<T>, is_out: bool) {
         entry.value.removed();
+        if !is_out {
+            // SAFETY: Any context.
+            unsafe { bindings::rvs_helper_warn_once() };
+            return;
+        }
         // SAFETY: The claim was won once, so this runs once for the entry; it is out of all chains and off the wheel, so
         // the tail is RCU's now. The module waits for callbacks (`rcu_barrier()`) before its text goes.
         unsafe {
