@@ -66,7 +66,8 @@ fn rules(services: u32) -> String {
     text
 }
 
-/// Long work on a terminal shows how far it is, and nothing of that at the end. Here it takes long because its input does.
+/// Long work on a terminal shows how far it is, and nothing of that at the end. Here it takes long because its input does, or because it is
+/// stopped again and again.
 fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
     fs::write(RULES, rules(services()?))?;
     let line = format!(
@@ -79,7 +80,45 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
         screen.contains("ended 0") && !screen.contains("rules restored")
     })?;
     drop(terminal);
+    fs::write("/run/saved.yaml", tool.ok("save")?)?;
+    // A tenth of the table is more than enough for something that is slowed down.
+    let most: usize = 300;
+    let first = rules(most as u32);
+    tool.feed("apply -f -", "services: []\n")?;
+    tool.feed("-R", &first)?;
+    for (args, what) in [
+        ("apply -f /run/saved.yaml", "changes made"),
+        ("save", "services read"),
+        ("check", "services read"),
+        ("--json service list", "services read"),
+        ("-Sn", "services listed"),
+    ] {
+        slowed(ns, tool, args, what).with_context(|| args.to_owned())?;
+    }
     tool.feed("apply -f -", "services: []\n").map(drop)
+}
+
+/// Runs it in a terminal, with its output in a file: standard error shows how far it is, and at the end nothing. And again with
+/// standard error in a file, which stays empty.
+pub fn slowed(ns: &Ns, tool: &Tool<'_>, args: &str, what: &str) -> Result<()> {
+    let slow = |error: &str| {
+        format!(
+            "{} {args} >/run/out {error} & pid=$!; \
+             while kill -STOP $pid; do sleep 0.3; kill -CONT $pid; sleep 0.02; done 2>/dev/null; wait $pid",
+            tool.path.display()
+        )
+    };
+    let terminal = Terminal::new(ns, "slowed", 100, 10, &slow(""))?;
+    terminal.has(what)?;
+    let screen = terminal.shows("the end", |screen| screen.contains("ended "))?;
+    ensure!(!screen.contains(what), "{screen}");
+    ensure!(fs::metadata("/run/out")?.len() > 0, "there is no output");
+    drop(terminal);
+    let terminal = Terminal::new(ns, "silent", 100, 10, &slow("2>/run/err"))?;
+    terminal.shows("the end", |screen| screen.contains("ended "))?;
+    let said = fs::read_to_string("/run/err")?;
+    ensure!(said.is_empty(), "not on a terminal: {said:?}");
+    Ok(())
 }
 
 const RULES: &str = "/run/rules";

@@ -751,7 +751,7 @@ services:
             ("services: [{service: fwmark 0}]", "`0` is no firewall mark"),
             ("services: [{service: tcp 10.0.0.1:0}]", "port 0, which means all ports, needs `persistent`"),
             ("services: [{service: tcp 10.0.0.1:80}, {service: tcp 10.0.0.1:80}]", "stands twice"),
-            ("services: [{service: tcp 10.0.0.1:80, one_packet: true}]", "one_packet is for UDP only"),
+            ("services: [{service: tcp 10.0.0.1:80, one_packet: true}]", "is for UDP only"),
             ("services:\n- service: tcp 10.0.0.1:80\n  wait: 3\n", "unknown field `wait`, expected one of"),
             ("services:\n- service: tcp 10.0.0.1:80\n  wait: 3\n", "at line 3 column 3"),
             ("services:\n- service: tcp 10.0.0.1:80\n  persistent: x\n", "services[0].persistent: invalid type: string \"x\", expected u32 at line 3"),
