@@ -145,7 +145,12 @@ fn man_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
     for below in command.get_subcommands() {
         man_pages(below, folder)?;
     }
-    let page = clap_mangen::Man::new(command.clone()).section("8");
+    // The date of a page is that of the program's version, which isn't known here: the version stands for it.
+    let page = clap_mangen::Man::new(command.clone())
+        .section("8")
+        .date(concat!("rvsadm ", env!("CARGO_PKG_VERSION")))
+        .source("rvs")
+        .manual("Linux Virtual Server");
     page.generate_to(folder).map(drop)
 }
 
