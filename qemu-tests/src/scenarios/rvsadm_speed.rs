@@ -80,42 +80,36 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
         screen.contains("ended 0") && !screen.contains("rules restored")
     })?;
     drop(terminal);
-    fs::write("/run/saved.yaml", tool.ok("save")?)?;
-    // A tenth of the table is more than enough for something that is slowed down.
-    let most: usize = 300;
-    let first = rules(most as u32);
+    // So many that a part of the work is a part of it, whatever the machine.
     tool.feed("apply -f -", "services: []\n")?;
-    tool.feed("-R", &first)?;
+    tool.feed("-R", &rules(1000))?;
     for (args, what) in [
-        ("apply -f /run/saved.yaml", "changes made"),
         ("save", "services read"),
         ("check", "services read"),
-        ("--json service list", "services read"),
         ("-Sn", "services listed"),
     ] {
         slowed(ns, tool, args, what).with_context(|| args.to_owned())?;
     }
+    fs::write("/run/saved.json", tool.run("--json save", "")?.stdout)?;
+    tool.feed("apply -f -", "services: []\n")?;
+    slowed(ns, tool, "apply -f /run/saved.json", "changes made").context("apply")?;
     tool.feed("apply -f -", "services: []\n").map(drop)
 }
 
-/// Runs it in a terminal, with its output in a file: standard error shows how far it is, and at the end nothing. And again with
+/// Runs it in a terminal, with its output in a file: standard error shows how far it is, and at the end nothing. Then with
 /// standard error in a file, which stays empty.
 pub fn slowed(ns: &Ns, tool: &Tool<'_>, args: &str, what: &str) -> Result<()> {
-    let slow = |error: &str| {
-        format!(
-            "{} {args} >/run/out {error} & pid=$!; \
-             while kill -STOP $pid; do sleep 0.3; kill -CONT $pid; sleep 0.02; done 2>/dev/null; wait $pid",
-            tool.path.display()
-        )
-    };
-    let terminal = Terminal::new(ns, "slowed", 100, 10, &slow(""))?;
+    let program = tool.path.display();
+    let line = format!(
+        "{program} {args} >/run/out & pid=$!; \
+         while kill -STOP $pid; do sleep 0.25; kill -CONT $pid; sleep 0.01; done 2>/dev/null; \
+         {program} {args} >/run/out 2>/run/err"
+    );
+    let terminal = Terminal::new(ns, "slowed", 100, 10, &line)?;
     terminal.has(what)?;
     let screen = terminal.shows("the end", |screen| screen.contains("ended "))?;
     ensure!(!screen.contains(what), "{screen}");
     ensure!(fs::metadata("/run/out")?.len() > 0, "there is no output");
-    drop(terminal);
-    let terminal = Terminal::new(ns, "silent", 100, 10, &slow("2>/run/err"))?;
-    terminal.shows("the end", |screen| screen.contains("ended "))?;
     let said = fs::read_to_string("/run/err")?;
     ensure!(said.is_empty(), "not on a terminal: {said:?}");
     Ok(())
