@@ -80,9 +80,8 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
         screen.contains("ended 0") && !screen.contains("rules restored")
     })?;
     drop(terminal);
-    // So many that a part of the work is a part of it, whatever the machine.
     tool.feed("apply -f -", "services: []\n")?;
-    tool.feed("-R", &rules(1000))?;
+    tool.feed("-R", &fs::read_to_string(RULES)?)?;
     for (args, what) in [
         ("save", "services read"),
         ("check", "services read"),
@@ -99,14 +98,26 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
 /// Runs it in a terminal, with its output in a file: standard error shows how far it is, and at the end nothing. Then with
 /// standard error in a file, which stays empty.
 pub fn slowed(ns: &Ns, tool: &Tool<'_>, args: &str, what: &str) -> Result<()> {
-    let program = tool.path.display();
+    // It gets a few milliseconds of each half a second, until that was seen; without a terminal, three times.
+    let slow = |error: &str, enough: &str| {
+        format!(
+            "{} {args} >/run/out {error}& pid=$!; n=0; \
+             until {enough} || ! kill -STOP $pid; do sleep 0.5; kill -CONT $pid; sleep 0.01; n=$((n + 1)); done 2>/dev/null; \
+             kill -CONT $pid 2>/dev/null; wait $pid",
+            tool.path.display()
+        )
+    };
+    let _ = fs::remove_file(SEEN);
     let line = format!(
-        "{program} {args} >/run/out & pid=$!; \
-         while kill -STOP $pid; do sleep 0.25; kill -CONT $pid; sleep 0.01; done 2>/dev/null; \
-         {program} {args} >/run/out 2>/run/err"
+        "{}; {}",
+        slow("", &format!("[ -e {SEEN} ]")),
+        slow("2>/run/err ", "[ $n = 3 ]")
     );
-    let terminal = Terminal::new(ns, "slowed", 100, 10, &line)?;
+    // A server of tmux that goes away takes its time: each has its own.
+    let name: String = args.chars().filter(char::is_ascii_alphanumeric).collect();
+    let terminal = Terminal::new(ns, &format!("slowed_{name}"), 100, 10, &line)?;
     terminal.has(what)?;
+    fs::write(SEEN, "")?;
     let screen = terminal.shows("the end", |screen| screen.contains("ended "))?;
     ensure!(!screen.contains(what), "{screen}");
     ensure!(fs::metadata("/run/out")?.len() > 0, "there is no output");
@@ -116,6 +127,7 @@ pub fn slowed(ns: &Ns, tool: &Tool<'_>, args: &str, what: &str) -> Result<()> {
 }
 
 const RULES: &str = "/run/rules";
+const SEEN: &str = "/run/seen";
 
 fn restore(tool: &Tool<'_>) -> Result<()> {
     let services = services()?;
