@@ -81,7 +81,7 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
     })?;
     drop(terminal);
     tool.feed("apply -f -", "services: []\n")?;
-    tool.feed("-R", &fs::read_to_string(RULES)?)?;
+    tool.feed("-R", &rules(SERVICES))?;
     for (args, what) in [
         ("save", "services read"),
         ("check", "services read"),
@@ -89,6 +89,8 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
     ] {
         slowed(ns, tool, args, what).with_context(|| args.to_owned())?;
     }
+    tool.feed("apply -f -", "services: []\n")?;
+    tool.feed("-R", &rules(SERVICES / 2))?;
     fs::write("/run/saved.json", tool.run("--json save", "")?.stdout)?;
     tool.feed("apply -f -", "services: []\n")?;
     slowed(ns, tool, "apply -f /run/saved.json", "changes made").context("apply")?;
