@@ -864,6 +864,62 @@ mod tests {
         }
     }
 
+    /// Refusals as C ip_vs gave them on a socket with extended acknowledgements: of a service that isn't there, of the same with two bytes
+    /// behind its attributes (which the kernel has a word about), of a scheduler's name that is too long, and the
+    /// last again without the request.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn refusals_of_the_kernel() {
+        const SERVICE: &str = "300001000600010002000000060002000600000014000300c00002010000000000000000000000000600040000500000";
+        let cases = [
+            (
+                format!("58000000020000004d000000cf000000fdffffff44000000170005004d0000000000000003010000{SERVICE}"),
+                3,
+                None,
+            ),
+            (
+                format!(
+                    "88000000020000024d000000cf000000fdffffff46000000170005004d0000000000000003010000{SERVICE}010200002c000100\
+                     6279746573206c6566746f7665722061667465722070617273696e67206174747269627574657300"
+                ),
+                3,
+                Some("bytes leftover after parsing attributes"),
+            ),
+            (
+                "24000000020000014d000000cf000000eaffffff74000000170005004d00000000000000".to_owned(),
+                22,
+                None,
+            ),
+        ];
+        for (hex, errno, text) in cases {
+            let bytes: Vec<u8> = hex
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+                .collect();
+            let mut found = None;
+            let last = items::<GenlMessage<Message>>(&bytes, |sequence, item| {
+                assert_eq!(sequence, 77);
+                if let Item::End(Err(e)) = item {
+                    found = Some((e.errno, e.text));
+                }
+                Ok(true)
+            });
+            assert!(last.unwrap());
+            assert_eq!(found, Some((errno, text.map(str::to_owned))), "{hex}");
+            // Damaged anywhere, it is an answer or an error, and it ends.
+            for at in 0..bytes.len() {
+                for change in [1, 4, 0x80, 0xff] {
+                    let mut damaged = bytes.clone();
+                    damaged[at] ^= change;
+                    let _ = items::<GenlMessage<Message>>(&damaged, |_, _| Ok(false));
+                    let _ = items::<GenlMessage<GenlCtrl>>(&damaged, |_, _| Ok(false));
+                    let _ = items::<GenlMessage<Message>>(&damaged[..at], |_, _| Ok(false));
+                }
+            }
+        }
+    }
+
     #[test]
     fn extended_acks_follow_the_request() {
         let mut bytes = vec![0u8; 24];

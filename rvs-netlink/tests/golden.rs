@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Bytes of the kernel's C module (`golden.txt`): they mean what was configured, and are emitted again byte for byte.
+//! Bytes of the kernel's C module (`golden.txt`), answers and the requests that it carried out: they mean what was configured, and are
+//! emitted again byte for byte.
 
 // The bytes are of a little-endian machine.
 #![cfg(target_endian = "little")]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use netlink_packet_core::Emitable;
@@ -23,10 +25,13 @@ fn golden(name: &str) -> Vec<Message> {
         .lines()
         .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
         .map(|rest| {
-            let (command, hex) = rest.split_once(' ').unwrap();
+            let (command, hex) = rest.split_once(' ').unwrap_or((rest, ""));
             let command = Command::from(command.parse::<u8>().unwrap());
-            let bytes = bytes(hex);
+            let mut bytes = bytes(hex);
             let message = Message::decode(command, &bytes).unwrap();
+            if name.starts_with("request_") {
+                unflagged(&mut bytes);
+            }
             let mut again = vec![0xa5; message.buffer_len()];
             message.emit(&mut again);
             assert_eq!(again, bytes, "{name} emitted again");
@@ -38,8 +43,20 @@ fn golden(name: &str) -> Vec<Message> {
     messages
 }
 
+/// Takes the flag of nests from the outermost attributes: ipvsadm's library sets it, the kernel accepts either and never sets it.
+fn unflagged(bytes: &mut [u8]) {
+    let mut at = 0;
+    while at < bytes.len() {
+        bytes[at + 3] &= 0x7f;
+        let len = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        at += usize::from(len).next_multiple_of(4);
+    }
+}
+
 fn one(name: &str) -> Message {
-    golden(name).remove(0)
+    let mut all = golden(name);
+    assert_eq!(all.len(), 1, "{name}");
+    all.remove(0)
 }
 
 fn addr(text: &str) -> SocketAddr {
@@ -101,6 +118,186 @@ fn destinations() {
 
     let v6 = one("dest_v6").dest(AddressFamily::INET6).unwrap();
     assert_eq!(v6.addr, addr("[2001:db8::2]:53"));
+
+    // Each says which family it is of, whatever its service's is.
+    let mixed = one("dest_mixed").dest(AddressFamily::INET).unwrap();
+    assert_eq!(mixed.addr, addr("[2001:db8::4]:80"));
+    assert_eq!(mixed.method, ForwardMethod::TUNNEL);
+    let gre = one("dest_gre").dest(AddressFamily::INET).unwrap();
+    assert_eq!(gre.addr, addr("10.0.0.4:80"));
+    assert_eq!(
+        (gre.tun_type, gre.tun_port, gre.tun_flags),
+        (TunnelType::GRE, 0, 0)
+    );
+    let mark = one("dest_mark6").dest(AddressFamily::INET6).unwrap();
+    assert_eq!(
+        (mark.addr, mark.method),
+        (addr("[2001:db8::2]:0"), ForwardMethod::ROUTE)
+    );
+}
+
+/// What ipvsadm asked for is what this crate reads in it, and what this crate asks for has the same meaning.
+#[test]
+fn requests() {
+    let web = ServiceId::address(Protocol::TCP, addr("192.0.2.1:80"));
+    let mark = ServiceId::fwmark(AddressFamily::INET6, 7);
+
+    let mut service = Service::new(web, "wrr");
+    service.flags = ServiceFlags::PERSISTENT;
+    (service.timeout, service.netmask) = (100, 0xffff_ff00);
+    same("request_new_service", &Message::new_service(&service));
+    let mut service = Service::new(mark, "mh");
+    service.flags = ServiceFlags::SCHED2;
+    same("request_new_service_mark", &Message::new_service(&service));
+    let sip = ServiceId::address(Protocol::UDP, addr("192.0.2.1:5060"));
+    let mut service = Service::new(sip, "wlc");
+    service.flags = ServiceFlags::PERSISTENT | ServiceFlags::ONE_PACKET;
+    (service.timeout, service.pe_name) = (60, Some("sip".to_owned()));
+    same("request_new_service_sip", &Message::new_service(&service));
+    same(
+        "request_set_service",
+        &Message::set_service(&Service::new(web, "rr")),
+    );
+
+    let dest = |text: &str, method| Dest::new(addr(text), method);
+    let mut nat = dest("10.0.0.2:8080", ForwardMethod::MASQ);
+    (nat.weight, nat.u_thresh, nat.l_thresh) = (3, 100, 50);
+    same("request_new_dest", &Message::new_dest(&web, &nat));
+    (nat.weight, nat.u_thresh, nat.l_thresh) = (5, 0, 0);
+    same("request_set_dest", &Message::set_dest(&web, &nat));
+    let mut gue = dest("10.0.0.3:80", ForwardMethod::TUNNEL);
+    gue.tun_type = TunnelType::GUE;
+    (gue.tun_port, gue.tun_flags) = (6080, 1);
+    same("request_new_dest_gue", &Message::new_dest(&web, &gue));
+    let mut gre = dest("10.0.0.4:80", ForwardMethod::TUNNEL);
+    gre.tun_type = TunnelType::GRE;
+    same("request_new_dest_gre", &Message::new_dest(&web, &gre));
+    let mixed = dest("[2001:db8::4]:80", ForwardMethod::TUNNEL);
+    same("request_new_dest_mixed", &Message::new_dest(&web, &mixed));
+    let v6 = dest("[2001:db8::2]:0", ForwardMethod::ROUTE);
+    same("request_new_dest_v6", &Message::new_dest(&mark, &v6));
+
+    // Of these, only what identifies something counts.
+    for (name, ours) in [
+        ("request_del_service", Message::del_service(&web)),
+        ("request_get_service", Message::get_service(&web)),
+        ("request_get_dests", Message::get_dests(&web)),
+        ("request_zero_service", Message::zero(Some(&web))),
+        ("request_del_dest", Message::del_dest(&web, nat.addr)),
+    ] {
+        let theirs = one(name);
+        assert_eq!(theirs.command, ours.command, "{name}");
+        assert_eq!(theirs.service_id().unwrap(), web, "{name}");
+        assert_eq!(ours.service_id().unwrap(), web, "{name}");
+    }
+    let theirs = one("request_del_dest").dest(AddressFamily::INET).unwrap();
+    assert_eq!(theirs.addr, nat.addr);
+
+    let mut daemon = Daemon::new(DaemonState::MASTER, "d0", 5);
+    (daemon.max_len, daemon.port, daemon.ttl) = (Some(1400), Some(9000), Some(3));
+    daemon.group = Some("ff02::99".parse().unwrap());
+    assert_eq!(one("request_new_daemon").daemon().unwrap(), daemon);
+    let mut backup = Daemon::new(DaemonState::BACKUP, "d0", 6);
+    backup.group = Some("224.0.0.99".parse().unwrap());
+    let theirs = one("request_new_daemon_backup");
+    assert_eq!(theirs, Message::new_daemon(&backup));
+    let none = Daemon::new(DaemonState::BACKUP, "", 0);
+    let theirs = one("request_del_daemon");
+    assert_eq!(theirs, Message::del_daemon(&none));
+
+    let timeouts = Timeouts {
+        tcp: 901,
+        tcp_fin: 121,
+        udp: 301,
+    };
+    assert_eq!(one("request_set_config"), Message::set_config(&timeouts));
+    // Those that say nothing but the command.
+    for (name, ours) in [
+        ("request_get_services", Message::get_services()),
+        ("request_get_daemons", Message::get_daemons()),
+        ("request_get_config", Message::get_config()),
+        ("request_get_info", Message::get_info()),
+        ("request_zero", Message::zero(None)),
+        ("request_flush", Message::flush()),
+    ] {
+        assert_eq!(one(name), ours, "{name}");
+    }
+}
+
+/// The same command about the same things.
+fn same(name: &str, ours: &Message) {
+    let theirs = one(name);
+    assert_eq!(theirs.command, ours.command, "{name}");
+    let read = |message: &Message| {
+        let id = message.service_id().unwrap();
+        // Requests about destinations have ipvsadm's whole idea of the service, with an empty scheduler.
+        let service = message.service().ok();
+        let dest = message.dest(id.family()).ok();
+        (id, service.filter(|_| dest.is_none()), dest)
+    };
+    assert_eq!(read(&theirs), read(ours), "{name}");
+}
+
+/// Every command and attribute of the family is somewhere in `golden.txt`.
+#[test]
+fn everything_is_there() {
+    let mut commands = BTreeSet::new();
+    // By the outermost attribute, or 0 for the outermost themselves.
+    let mut seen: Vec<BTreeSet<u16>> = vec![BTreeSet::new(); 70];
+    let mut stats = [BTreeSet::new(), BTreeSet::new()];
+    for line in include_str!("golden.txt").lines() {
+        let mut words = line.split(' ').filter(|_| !line.starts_with('#')).skip(1);
+        let Some(command) = words.next() else {
+            continue;
+        };
+        let command: u8 = command.parse().unwrap();
+        commands.insert(command);
+        let bytes = bytes(words.next().unwrap_or_default());
+        for (kind, value) in attributes(&bytes) {
+            if command == 14 {
+                continue;
+            }
+            seen[0].insert(kind);
+            if !matches!(kind, 1..=3 | 7 | 64) {
+                continue;
+            }
+            for (inner, value) in attributes(value) {
+                seen[usize::from(kind)].insert(inner);
+                let nest = match (kind, inner) {
+                    (1 | 2, 10) => 0,
+                    (1 | 2, 12) => 1,
+                    _ => continue,
+                };
+                stats[nest].extend(attributes(value).map(|(kind, _)| kind));
+            }
+        }
+    }
+    let all = |ranges: &[std::ops::RangeInclusive<u16>]| -> BTreeSet<u16> {
+        ranges.iter().cloned().flatten().collect()
+    };
+    // The numbers of `include/uapi/linux/ip_vs.h`, and of rvs's extensions after them.
+    let want: BTreeSet<u8> = (1..=18).chain([65, 67, 68, 69, 70]).collect();
+    assert_eq!(commands, want);
+    assert_eq!(seen[0], all(&[1..=7, 64..=69]), "messages");
+    assert_eq!(seen[1], all(&[1..=12, 64..=66, 72..=81]), "services");
+    assert_eq!(seen[2], all(&[1..=15, 72..=72]), "destinations");
+    assert_eq!(seen[3], all(&[1..=8]), "daemons");
+    for nest in &stats {
+        assert_eq!(*nest, all(&[1..=10]), "counters");
+    }
+}
+
+/// Types without flags, and values.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let [a, b, c, d, ..] = *bytes else {
+            return None;
+        };
+        let len = usize::from(u16::from_le_bytes([a, b]));
+        let value = &bytes[4..len];
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_le_bytes([c, d]) & 0x3fff, value))
+    })
 }
 
 #[test]
@@ -111,6 +308,15 @@ fn the_rest() {
     assert_eq!(daemon.max_len, Some(1400));
     assert_eq!(daemon.group, Some([224, 0, 0, 99].into()));
     assert_eq!((daemon.port, daemon.ttl), (Some(9000), Some(3)));
+    let daemon = one("daemon_v6").daemon().unwrap();
+    assert_eq!(daemon.state, DaemonState::MASTER);
+    assert_eq!(daemon.group, Some("ff02::99".parse().unwrap()));
+    // What wasn't asked for has the kernel's defaults in its answer.
+    let daemon = one("daemon_defaults").daemon().unwrap();
+    assert_eq!(
+        (daemon.max_len, daemon.port, daemon.ttl),
+        (Some(1472), Some(8848), Some(1))
+    );
     assert_eq!(
         one("config").timeouts().unwrap(),
         Timeouts {

@@ -16,6 +16,7 @@ mod modern;
 mod names;
 mod numbers;
 mod progress;
+mod refusals;
 
 /// What to do when the kernel has no IPVS.
 pub(crate) const NO_MODULE: &str =

@@ -2,7 +2,10 @@
 
 //! How far long work has got: on a terminal only, and only once it has taken a while.
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -29,9 +32,17 @@ impl Progress {
             total,
             done: 0,
             begun: Instant::now(),
-            wanted: std::io::stderr().is_terminal(),
+            wanted: io::stderr().is_terminal(),
             bar: None,
         }
+    }
+
+    /// Of rows that are printed as they come: they show themselves how far it is, unless they go to a file. What is behind a pipe may use the
+    /// terminal itself, as a pager does.
+    pub(crate) fn of_rows(what: &'static str, total: Option<u64>) -> Self {
+        let mut progress = Self::new(what, total);
+        progress.wanted = progress.wanted && !io::stdout().is_terminal() && !to_pipe();
+        progress
     }
 
     /// So many more are done.
@@ -70,6 +81,14 @@ impl Progress {
             None => eprintln!("{line}"),
         }
     }
+}
+
+/// Whether standard output is a pipe.
+fn to_pipe() -> bool {
+    let stdout = io::stdout();
+    let copy = stdout.as_fd().try_clone_to_owned().map(File::from);
+    copy.and_then(|file| file.metadata())
+        .is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 impl Drop for Progress {

@@ -85,12 +85,14 @@ mod rvsadm;
 mod rvsadm_classic;
 mod rvsadm_events;
 mod rvsadm_fullnat;
+mod rvsadm_json;
 mod rvsadm_names;
 mod rvsadm_no_module;
 mod rvsadm_realserver;
 mod rvsadm_speed;
 mod rvsadm_stream;
 mod rvsadm_subcommands;
+mod rvsadm_terminal;
 mod rvsadm_watch;
 mod save_restore;
 mod scale_conns;
@@ -229,6 +231,8 @@ pub static ALL: &[&Scenario] = &[
     &rvsadm_subcommands::SCENARIO,
     &rvsadm_watch::SCENARIO,
     &rvsadm_names::SCENARIO,
+    &rvsadm_json::SCENARIO,
+    &rvsadm_terminal::SCENARIO,
     &rvsadm_events::SCENARIO,
     &rvsadm_fullnat::SCENARIO,
     &rvsadm_realserver::SCENARIO,

@@ -833,6 +833,7 @@ fn run(cx: &Cx) -> Result<()> {
         "{} command lines, {} with an error in other words",
         pair.lines, pair.texts
     );
+    ensure!(slow() > 1.0 || pair.lines >= 450, "{} lines", pair.lines);
     ensure!(
         pair.wrong.is_empty(),
         "{} differences:\n{}",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! rvsadm where no module is loaded and none can be: it says which `modprobe` would help, whatever was asked for.
+//! rvsadm where no module is loaded and none can be: it says which `modprobe` would help, whatever was asked for. And where the module is
+//! there, but not that of a scheduler or persistence engine.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +10,9 @@ use anyhow::{ensure, Context, Result};
 use nix::mount::{mount, MsFlags};
 
 use super::rvsadm::Tool;
+use crate::modules;
 use crate::ns::Ns;
-use crate::scenario::{Cx, Scenario};
+use crate::scenario::{Cx, Peer, Scenario};
 
 pub const SCENARIO: Scenario = Scenario::new(
     "rvsadm_no_module",
@@ -26,10 +28,72 @@ const HELPER: &str = "/proc/sys/kernel/modprobe";
 fn run(cx: &Cx) -> Result<()> {
     // Neither the kernel nor a program loads one.
     let helper = fs::read_to_string(HELPER)?;
+    if cx.peer == Peer::C {
+        cx.modules.load()?;
+        modules::unload(&["ip_vs_fo", "ip_vs_pe_sip"])?;
+    }
     fs::write(HELPER, "/bin/false\n")?;
-    let asked = asked(cx);
+    let engines = match cx.peer {
+        Peer::C => engines(cx),
+        // rvs has all in one module.
+        Peer::Rvs => Ok(()),
+    };
+    if cx.peer == Peer::C {
+        cx.modules.unload()?;
+    }
+    let asked = engines.and_then(|()| asked(cx));
     fs::write(HELPER, helper)?;
     asked
+}
+
+/// Schedulers are modules of C ip_vs, which the kernel loads when they are asked for, if it can.
+fn engines(cx: &Cx) -> Result<()> {
+    let ns = Ns::new("engines")?;
+    let tool = Tool::new(cx, &ns)?;
+    let rr = "service add udp 192.0.2.1:53 -s rr";
+    tool.ok(rr)?;
+    for (line, code, words) in [
+        (
+            "service add tcp 192.0.2.1:80 --scheduler fo",
+            1,
+            ["scheduler fo", "modprobe ip_vs_fo"],
+        ),
+        (
+            "service edit udp 192.0.2.1:53 --scheduler fo",
+            1,
+            ["scheduler fo", "modprobe ip_vs_fo"],
+        ),
+        (
+            "service add udp 192.0.2.1:5060 -s rr --pe sip --persistent 60",
+            1,
+            ["sip", "modprobe ip_vs_pe_sip"],
+        ),
+        (
+            "-A -t 192.0.2.1:80 -s fo",
+            255,
+            [
+                "Scheduler or persistence engine not found: tcp 192.0.2.1:80",
+                "modprobe ip_vs_fo",
+            ],
+        ),
+        (
+            "apply -f /run/fo.yaml",
+            1,
+            ["adding service tcp 192.0.2.1:80", "modprobe ip_vs_fo"],
+        ),
+    ] {
+        fs::write(
+            "/run/fo.yaml",
+            "services: [{service: udp 192.0.2.1:53, scheduler: rr}, {service: tcp 192.0.2.1:80, scheduler: fo}]\n",
+        )?;
+        let out = tool.run(line, "")?;
+        ensure!(
+            out.code == Some(code) && words.iter().all(|word| out.stderr.contains(word)),
+            "`{line}`, expected {code} and {words:?}: {out:?}"
+        );
+    }
+    ensure!(tool.ok("service list")? == "udp 192.0.2.1:53 rr\n");
+    Ok(())
 }
 
 fn asked(cx: &Cx) -> Result<()> {

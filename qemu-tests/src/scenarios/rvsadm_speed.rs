@@ -66,7 +66,8 @@ fn rules(services: u32) -> String {
     text
 }
 
-/// Long work on a terminal shows how far it is, and nothing of that at the end. Here it takes long because its input does.
+/// Long work on a terminal shows how far it is, and nothing of that at the end. Here it takes long because its input does, or because it is
+/// stopped again and again.
 fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
     fs::write(RULES, rules(services()?))?;
     let line = format!(
@@ -79,10 +80,56 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
         screen.contains("ended 0") && !screen.contains("rules restored")
     })?;
     drop(terminal);
+    tool.feed("apply -f -", "services: []\n")?;
+    tool.feed("-R", &rules(SERVICES))?;
+    for (args, what) in [
+        ("save", "services read"),
+        ("check", "services read"),
+        ("-Sn", "services listed"),
+    ] {
+        slowed(ns, tool, args, what).with_context(|| args.to_owned())?;
+    }
+    tool.feed("apply -f -", "services: []\n")?;
+    tool.feed("-R", &rules(SERVICES / 2))?;
+    fs::write("/run/saved.json", tool.run("--json save", "")?.stdout)?;
+    tool.feed("apply -f -", "services: []\n")?;
+    slowed(ns, tool, "apply -f /run/saved.json", "changes made").context("apply")?;
     tool.feed("apply -f -", "services: []\n").map(drop)
 }
 
+/// Runs it in a terminal, with its output in a file: standard error shows how far it is, and at the end nothing. Then with
+/// standard error in a file, which stays empty.
+pub fn slowed(ns: &Ns, tool: &Tool<'_>, args: &str, what: &str) -> Result<()> {
+    // It gets a few milliseconds of each half a second, until that was seen; without a terminal, three times.
+    let slow = |error: &str, enough: &str| {
+        format!(
+            "{} {args} >/run/out {error}& pid=$!; n=0; \
+             until {enough} || ! kill -STOP $pid; do sleep 0.5; kill -CONT $pid; sleep 0.01; n=$((n + 1)); done 2>/dev/null; \
+             kill -CONT $pid 2>/dev/null; wait $pid",
+            tool.path.display()
+        )
+    };
+    let _ = fs::remove_file(SEEN);
+    let line = format!(
+        "{}; {}",
+        slow("", &format!("[ -e {SEEN} ]")),
+        slow("2>/run/err ", "[ $n = 3 ]")
+    );
+    // A server of tmux that goes away takes its time: each has its own.
+    let name: String = args.chars().filter(char::is_ascii_alphanumeric).collect();
+    let terminal = Terminal::new(ns, &format!("slowed_{name}"), 100, 10, &line)?;
+    terminal.has(what)?;
+    fs::write(SEEN, "")?;
+    let screen = terminal.shows("the end", |screen| screen.contains("ended "))?;
+    ensure!(!screen.contains(what), "{screen}");
+    ensure!(fs::metadata("/run/out")?.len() > 0, "there is no output");
+    let said = fs::read_to_string("/run/err")?;
+    ensure!(said.is_empty(), "not on a terminal: {said:?}");
+    Ok(())
+}
+
 const RULES: &str = "/run/rules";
+const SEEN: &str = "/run/seen";
 
 fn restore(tool: &Tool<'_>) -> Result<()> {
     let services = services()?;

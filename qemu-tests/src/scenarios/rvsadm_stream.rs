@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 
 use super::rvsadm::Tool;
+use super::rvsadm_speed::slowed;
 use crate::modules;
 use crate::pkt::Pkt;
 use crate::rig::Rig;
@@ -91,6 +92,18 @@ fn lists(cx: &Cx, conns: u32) -> Result<()> {
     ensure!(count.trim() == conns.to_string(), "{count} connections");
     for args in [&["conns"][..], &["--json", "conns"], &["-Lnc"]] {
         list(&tool, args, conns as usize).with_context(|| format!("{args:?}"))?;
+    }
+    // What takes long shows how far it is; rows into a file as well.
+    for (args, what) in [
+        ("conns --count", "connections looked at"),
+        ("conns", "connections looked at"),
+        ("-Lnc", "connections listed"),
+    ] {
+        // C ip_vs has no dump, which rvsadm says.
+        let told = cx.peer == Peer::Rvs || args == "-Lnc";
+        if told && conns <= CONNS {
+            slowed(&rig.topo.director, &tool, args, what).with_context(|| args.to_owned())?;
+        }
     }
     Ok(())
 }

@@ -166,6 +166,233 @@ fn mistakes(tool: &Tool<'_>) -> Result<()> {
             &["no real server 10.0.1.9:80"],
         ),
         ("real frob tcp 192.0.2.1:80 10.0.1.9:80", 2, &["frob"]),
+        (
+            "service add tcp 192.0.2.9:80 --scheduler nosuch",
+            1,
+            &["scheduler nosuch", "rr, wrr, lc, wlc", "tcp 192.0.2.9:80"],
+        ),
+        (
+            "service add tcp 192.0.2.9:99999",
+            2,
+            &["`192.0.2.9:99999`", "0 to 65535"],
+        ),
+        (
+            "service add tcp 192.0.2.9:80 --netmask 33",
+            2,
+            &["--netmask 33", "1 to 32"],
+        ),
+        (
+            "service add tcp [2001:db8::9]:80 --netmask 255.0.0.0",
+            2,
+            &["--netmask 255.0.0.0", "1 to 128"],
+        ),
+        (
+            "service add tcp 192.0.2.9:80 --persistent x",
+            2,
+            &["--persistent", "'x'", "0 to 2678400"],
+        ),
+        (
+            "service add tcp 192.0.2.9:80 --scheduler-flags x",
+            2,
+            &["--scheduler-flags", "'x'", "fallback, port"],
+        ),
+        (
+            "service add tcp 192.0.2.9:80 --schedular rr",
+            2,
+            &["--schedular", "'--scheduler'"],
+        ),
+        ("real add tcp 192.0.2.1:80", 2, &["<REAL>"]),
+        (
+            "real add tcp 192.0.2.1:80 10.0.1.3:80 --method gate",
+            2,
+            &["--method", "'gate'", "nat, dr, tunnel, fullnat"],
+        ),
+        (
+            "real add tcp 192.0.2.1:80 10.0.1.3:80 --weight 2147483648",
+            2,
+            &["--weight", "'2147483648'", "0 to 2147483647"],
+        ),
+        (
+            "real add tcp 192.0.2.1:80 10.0.1.3:80 --method tunnel --tunnel-type gue",
+            2,
+            &["gue", "--tunnel-port"],
+        ),
+        (
+            "real add tcp 192.0.2.1:80 10.0.1.3:80 --method tunnel --tunnel-port 70000",
+            2,
+            &["--tunnel-port", "'70000'", "1 to 65535"],
+        ),
+        (
+            "real add tcp 192.0.2.1:80 10.0.1.3:99999",
+            2,
+            &["<REAL>", "10.0.1.3:99999", "0 to 65535"],
+        ),
+        (
+            "real del tcp 192.0.2.1:80 10.0.1.9:80",
+            1,
+            &["no such real server", "service list"],
+        ),
+        (
+            "real drain tcp 192.0.2.1:80 10.0.1.2:8080 --wait x",
+            2,
+            &["--wait", "'x'", "0 to 86400"],
+        ),
+        (
+            "conns --state nosuch",
+            2,
+            &["--state", "'nosuch'", "ESTABLISHED"],
+        ),
+        ("conns --real x", 2, &["--real", "`x`", "192.0.2.1:80"]),
+        ("events --count 0", 2, &["--count", "'0'", "from 1 to"]),
+        ("realserver setup 192.0.2.1", 2, &["--dr", "--tunnel"]),
+        ("realserver setup --dr x", 2, &["<VIP>", "'x'", "192.0.2.1"]),
+        (
+            "generate completions tcsh",
+            2,
+            &["'tcsh'", "bash", "zsh", "fish"],
+        ),
+        // A file: the line, or the service.
+        (
+            "apply -f /run/key.yaml",
+            2,
+            &[
+                "--file /run/key.yaml",
+                "unknown field `wieght`",
+                "`weight`",
+                "line 4",
+            ],
+        ),
+        (
+            "apply -f /run/value.yaml",
+            2,
+            &[
+                "--file /run/value.yaml",
+                "service tcp 192.0.2.9:80",
+                "real server 10.0.1.3:80",
+                "weight -1",
+                "0 or more",
+            ],
+        ),
+        (
+            "apply -f /run/rules",
+            2,
+            &["--file /run/rules", "`-A -t 192.0.2.9:80`", "rvsadm -R"],
+        ),
+        (
+            "check -f /run/ini",
+            2,
+            &["--file /run/ini", "line 2", "YAML"],
+        ),
+        // With ipvsadm's flags.
+        (
+            "-A -t 192.0.2.9:80 -s nosuch",
+            255,
+            &[
+                "Scheduler or persistence engine not found",
+                "tcp 192.0.2.9:80",
+                "scheduler nosuch",
+                "rr, wrr",
+            ],
+        ),
+        (
+            "-A -t 192.0.2.9:99999",
+            2,
+            &["--tcp-service 192.0.2.9:99999", "0 to 65535"],
+        ),
+        (
+            "-A -t 192.0.2.9",
+            2,
+            &["tcp 192.0.2.9:0", "1 to 65535", "--persistent"],
+        ),
+        (
+            "-A -t 192.0.2.9:80 -p x",
+            2,
+            &["--persistent", "`x'", "1 to 2678400"],
+        ),
+        (
+            "-A -t [2001:db8::9]:80 -p -M 129",
+            2,
+            &["--netmask 129", "1 to 128"],
+        ),
+        (
+            "-A -t 192.0.2.9:80 -b x",
+            2,
+            &["--sched-flags", "`x'", "sh-port"],
+        ),
+        (
+            "-A -f 0",
+            2,
+            &["--fwmark-service", "`0'", "1 to 4294967295"],
+        ),
+        ("-A", 2, &["--tcp-service", "--fwmark-service"]),
+        ("-A -t", 255, &["-t", "HOST[:PORT]"]),
+        ("-A -t 192.0.2.9:80 --bogus", 255, &["--bogus", "-h"]),
+        (
+            "-A -t 192.0.2.9:80 -w 1",
+            2,
+            &["--weight", "--add-server, --edit-server"],
+        ),
+        ("-a -t 192.0.2.1:80", 2, &["--real-server"]),
+        (
+            "-a -t 192.0.2.1:80 -r 10.0.1.3 -m -w x",
+            2,
+            &["--weight x", "0 to 2147483647"],
+        ),
+        (
+            "-a -t 192.0.2.1:80 -r 10.0.1.3 -m -g",
+            2,
+            &["--gatewaying, --ipip or --masquerading"],
+        ),
+        (
+            "-a -t 192.0.2.1:80 -r [2001:db8::5]:80 -m",
+            2,
+            &["[2001:db8::5]:80", "--ipip"],
+        ),
+        (
+            "-a -t 192.0.2.1:80 -r 10.0.1.3 -i --tun-type vxlan",
+            2,
+            &["--tun-type vxlan", "ipip, gue and gre"],
+        ),
+        (
+            "-a -t 192.0.2.1:80 -r 10.0.1.3 -m --tun-type gre",
+            2,
+            &["--tun-type", "--ipip"],
+        ),
+        (
+            "-a -t 192.0.2.1:80 -r 10.0.1.2:8080 -m",
+            255,
+            &[
+                "Destination already exists",
+                "10.0.1.2:8080 of tcp 192.0.2.1:80",
+                "--edit-server",
+            ],
+        ),
+        (
+            "-d -t 192.0.2.1:80 -r 10.0.1.9:80",
+            255,
+            &[
+                "No such destination",
+                "10.0.1.9:80 of tcp 192.0.2.1:80",
+                "--list",
+            ],
+        ),
+        (
+            "-D -t 192.0.2.9:80",
+            255,
+            &["No such service", "tcp 192.0.2.9:80", "--list"],
+        ),
+        ("--set 1 2 x", 2, &["--set", "`x'", "0 to 2678400"]),
+        (
+            "--start-daemon x",
+            2,
+            &["--start-daemon x", "master and backup"],
+        ),
+        (
+            "--start-daemon backup --syncid 256",
+            2,
+            &["--syncid 256", "0 to 255"],
+        ),
+        ("-L --timeout --stats", 2, &["--timeout, --stats"]),
         ("conns --client 10.0.0.0/33", 2, &["--client", "0 to 32"]),
         ("watch --interval 0", 2, &["--interval", "0.1"]),
         ("watch", 2, &["terminal", "rvsadm stats"]),
@@ -175,6 +402,21 @@ fn mistakes(tool: &Tool<'_>) -> Result<()> {
             &["--file /run/nosuch.yaml", "No such file"],
         ),
     ];
+    const WRONG: [(&str, &str); 4] = [
+        (
+            "/run/key.yaml",
+            "services:\n- service: tcp 192.0.2.9:80\n  real_servers:\n  - {address: '10.0.1.3:80', wieght: 3}\n",
+        ),
+        (
+            "/run/value.yaml",
+            "services:\n- service: tcp 192.0.2.9:80\n  real_servers:\n  - {address: '10.0.1.3:80', weight: -1}\n",
+        ),
+        ("/run/rules", "# ipvsadm-save\n-A -t 192.0.2.9:80\n"),
+        ("/run/ini", "services:\n  vip = 192.0.2.9\n"),
+    ];
+    for (file, text) in WRONG {
+        std::fs::write(file, text)?;
+    }
     let before = tool.ok("save")?;
     for (line, code, words) in cases {
         tool.fails(line, *code, words)?;
@@ -393,10 +635,35 @@ fn generated(tool: &Tool<'_>) -> Result<()> {
         page.contains("tcp\\-service") && page.contains("watch"),
         "{page}"
     );
+    for entry in std::fs::read_dir("/run/man")? {
+        let path = entry?.path();
+        let page = std::fs::read_to_string(&path)?;
+        ensure!(
+            page.contains("\n.TH rvsadm") && page.contains("\n.SH NAME\n"),
+            "{}",
+            path.display()
+        );
+    }
     ensure!(std::path::Path::new("/run/man/rvsadm-real-drain.8").exists());
     for shell in ["bash", "zsh", "fish"] {
         let text = tool.ok(&format!("generate completions {shell}"))?;
         ensure!(text.contains("drain"), "{shell}");
+        let file = format!("/run/completions.{shell}");
+        std::fs::write(&file, text)?;
+        // The build root has bash; the others read theirs where they are.
+        match std::process::Command::new(shell)
+            .args(["-n", &file])
+            .output()
+        {
+            Ok(out) => ensure!(
+                out.status.success() && out.stderr.is_empty(),
+                "{shell}: {out:?}"
+            ),
+            Err(e) => ensure!(
+                shell != "bash" && e.kind() == std::io::ErrorKind::NotFound,
+                "{shell}: {e}"
+            ),
+        }
     }
     // The shell itself reads them.
     std::fs::write("/run/rvsadm.bash", tool.ok("generate completions bash")?)?;

@@ -10,15 +10,18 @@ use rvs_netlink::{
     Protocol, Service, ServiceAttribute, ServiceFlags, ServiceId, Sources, Timeouts, TunnelType,
 };
 
-use super::options::{option_name, Rule, Verb, EXTENSIONS, OPTIONS};
+use super::options::{option_name, Rule, Verb, COMMANDS, EXTENSIONS, OPTIONS};
 use super::popt::Popt;
 use super::Stop;
 use crate::extension;
 use crate::names::{host_v4, Names};
 use crate::numbers::{atoi, inet_aton, number, strtol};
+use crate::refusals::words;
 
 const MAX_TIMEOUT: i64 = 86400 * 31;
 const DEFAULT_PERSISTENCE: u32 = 360;
+/// The largest weight and threshold.
+const MOST: i64 = i32::MAX as i64;
 
 /// How lists are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -129,9 +132,51 @@ fn parse_service(text: &str, service: &mut TypedService, names: &mut Names) -> b
     }
 }
 
-fn parse_timeout(text: &str, min: i64) -> Result<u32, Stop> {
-    number(text, min, MAX_TIMEOUT)
-        .ok_or_else(|| Stop::fail(format!("invalid timeout value `{text}' specified")))
+fn parse_timeout(option: &str, text: &str, min: i64) -> Result<u32, Stop> {
+    number(text, min, MAX_TIMEOUT).ok_or_else(|| {
+        Stop::fail(format!(
+            "invalid timeout value `{text}' specified: --{option}: {min} to {MAX_TIMEOUT} seconds are right"
+        ))
+    })
+}
+
+/// What is wrong with an address, for one that isn't.
+fn address_hint(text: &str) -> &'static str {
+    let port = text.rsplit_once(':').map(|(_, port)| port);
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        "an address comes before the port, as 192.0.2.1:80"
+    } else if port.is_some_and(|port| strtol(port).is_some_and(|(n, _)| !(0..=65535).contains(&n)))
+    {
+        "a port from 0 to 65535 is right"
+    } else if text.matches(':').count() > 1 && !text.starts_with('[') {
+        "an IPv6 address with a port stands in brackets, as [2001:db8::1]:80"
+    } else if text.starts_with('[') {
+        "an IPv6 address in brackets has a port behind them, as [2001:db8::1]:80"
+    } else {
+        "192.0.2.1:80, [2001:db8::1]:80 or host.example.org:http would be right, with a host and a port that have such names"
+    }
+}
+
+/// What an option of [`OPTIONS`] is called on a command line.
+fn called(option: &str) -> String {
+    match option {
+        "service-address" => {
+            "--tcp-service, --udp-service, --sctp-service or --fwmark-service".to_owned()
+        }
+        "forwarding-method" => "--gatewaying, --ipip or --masquerading".to_owned(),
+        other => format!("--{other}"),
+    }
+}
+
+/// The commands that an option goes with.
+fn where_right(option: &str) -> String {
+    let commands: Vec<String> = COMMANDS
+        .into_iter()
+        .filter(|name| !EXTENSIONS.contains(name) || EXTENSIONS.contains(&option))
+        .filter(|name| Verb::of(name).is_some_and(|verb| verb.rule(option) != Rule::Refused))
+        .map(|name| format!("--{name}"))
+        .collect();
+    commands.join(", ")
 }
 
 fn parse_fwmark(text: &str) -> Result<u32, Stop> {
@@ -139,7 +184,12 @@ fn parse_fwmark(text: &str) -> Result<u32, Stop> {
         Some((mark, "")) if mark > 0 => u32::try_from(mark).ok(),
         _ => None,
     }
-    .ok_or_else(|| Stop::fail(format!("invalid fwmark value `{text}' specified")))
+    .ok_or_else(|| {
+        Stop::fail(format!(
+            "invalid fwmark value `{text}' specified: --fwmark-service: 1 to {} is right",
+            u32::MAX
+        ))
+    })
 }
 
 fn parse_group(text: &str) -> Result<IpAddr, Stop> {
@@ -148,21 +198,31 @@ fn parse_group(text: &str) -> Result<IpAddr, Stop> {
             .ok()
             .filter(Ipv6Addr::is_multicast)
             .map(IpAddr::V6)
-            .ok_or_else(|| Stop::fail(format!("invalid IPv6 mcast-group `{text}'")))
+            .ok_or_else(|| {
+                Stop::fail(format!(
+                    "invalid IPv6 mcast-group `{text}': --mcast-group: a multicast address as ff05::81 is right"
+                ))
+            })
     } else {
         text.parse::<Ipv4Addr>()
             .ok()
             .filter(Ipv4Addr::is_multicast)
             .map(IpAddr::V4)
-            .ok_or_else(|| Stop::fail(format!("invalid IPv4 mcast-group `{text}'")))
+            .ok_or_else(|| {
+                Stop::fail(format!(
+                    "invalid IPv4 mcast-group `{text}': --mcast-group: a multicast address as 224.0.0.81 is right"
+                ))
+            })
     }
 }
 
-fn parse_state(text: &str, complaint: &str) -> Result<DaemonState, Stop> {
+fn parse_state(option: &str, text: &str, complaint: &str) -> Result<DaemonState, Stop> {
     match text {
         "master" => Ok(DaemonState::MASTER),
         "backup" => Ok(DaemonState::BACKUP),
-        _ => Err(Stop::fail(complaint)),
+        _ => Err(Stop::fail(format!(
+            "{complaint}: --{option} {text}: master and backup are right"
+        ))),
     }
 }
 
@@ -189,11 +249,22 @@ fn parse_sched_flags(scheduler: &str, text: &str) -> Result<ServiceFlags, Stop> 
         } else if let Some((of, _, bit)) = SCHEDULER_FLAGS.iter().find(|(_, name, _)| *name == flag)
         {
             if *of != scheduler {
-                return Err(Stop::fail(format!("incompatible scheduler flag `{flag}'")));
+                let scheduler = if scheduler.is_empty() {
+                    "wlc"
+                } else {
+                    scheduler
+                };
+                return Err(Stop::fail(format!(
+                    "incompatible scheduler flag `{flag}': --sched-flags: it is of scheduler {of}; flag-1, flag-2 and flag-3 are right \
+                     for {scheduler}"
+                )));
             }
             flags |= *bit;
         } else {
-            return Err(Stop::fail(format!("invalid scheduler flag `{flag}'")));
+            return Err(Stop::fail(format!(
+                "invalid scheduler flag `{flag}': --sched-flags: sh-fallback, sh-port, mh-fallback, mh-port, flag-1, flag-2 and \
+                 flag-3 are right"
+            )));
         }
     }
     Ok(flags)
@@ -274,11 +345,15 @@ impl Entry {
         let value = first.value.unwrap_or_default();
         match verb {
             Verb::StartDaemon => {
-                entry.daemon.state =
-                    parse_state(&value, "illegal start-daemon parameter specified")?;
+                entry.daemon.state = parse_state(
+                    "start-daemon",
+                    &value,
+                    "illegal start-daemon parameter specified",
+                )?;
             }
             Verb::StopDaemon => {
-                entry.daemon.state = parse_state(&value, "illegal start_daemon specified")?;
+                entry.daemon.state =
+                    parse_state("stop-daemon", &value, "illegal start_daemon specified")?;
             }
             _ => {}
         }
@@ -287,11 +362,19 @@ impl Entry {
             let option = match option {
                 Ok(option) => option,
                 Err(complaint) => {
-                    return Err(Stop::Popt(format!("{}: {}", popt.last(), complaint.text())));
+                    let (word, text) = (popt.last(), complaint.text());
+                    return Err(Stop::Popt(match popt.wanted() {
+                        Some(wanted) => format!("{word}: {text}: {wanted} is right"),
+                        None => format!("{word}: {text}"),
+                    }));
                 }
             };
             if Verb::of(&option.name).is_some() || ["help", "version"].contains(&&*option.name) {
-                return Err(Stop::fail(format!("invalid option `{}'", popt.last())));
+                return Err(Stop::fail(format!(
+                    "invalid option `{}': a command line has one command, which comes first, here --{}",
+                    popt.last(),
+                    first.name
+                )));
             }
             entry.note(&option.name)?;
             entry.note_extension(&option.name);
@@ -311,16 +394,20 @@ impl Entry {
             match (rest.next(), rest.next(), rest.next()) {
                 (Some(tcp), Some(tcp_fin), Some(udp)) => {
                     entry.timeouts = Timeouts {
-                        tcp: parse_timeout(&tcp, 0)?,
-                        tcp_fin: parse_timeout(&tcp_fin, 0)?,
-                        udp: parse_timeout(&udp, 0)?,
+                        tcp: parse_timeout("set", &tcp, 0)?,
+                        tcp_fin: parse_timeout("set", &tcp_fin, 0)?,
+                        udp: parse_timeout("set", &udp, 0)?,
                     };
                 }
-                _ => return Err(Stop::fail("--set option requires 3 timeout values")),
+                _ => return Err(Stop::fail(
+                        "--set option requires 3 timeout values: of TCP, of TCP after a FIN and of UDP in seconds, as --set 900 120 300",
+                    )),
             }
         }
         if let Some(argument) = rest.next() {
-            return Err(Stop::fail(format!("unexpected argument {argument}")));
+            return Err(Stop::fail(format!(
+                "unexpected argument {argument}: options are right here, which begin with - or --"
+            )));
         }
         entry.service.flags |= parse_sched_flags(&entry.service.scheduler, &sched_flags)?;
         entry.check_options()?;
@@ -410,7 +497,10 @@ impl Entry {
             return Ok(());
         };
         if self.has(name) {
-            return Err(Stop::fail(format!("multiple '{name}' options specified")));
+            return Err(Stop::fail(format!(
+                "multiple '{name}' options specified: one is right ({})",
+                called(name)
+            )));
         }
         self.given.push(name);
         Ok(())
@@ -421,7 +511,13 @@ impl Entry {
         let service = &mut self.service;
         let dest = &mut self.dest;
         let format = &mut self.format;
-        let illegal = |what: &str| Stop::fail(format!("illegal {what} specified"));
+        let illegal = |what: &str, right: &str| {
+            Stop::fail(format!(
+                "illegal {what} specified: --{name} {text}: {right}"
+            ))
+        };
+        let range =
+            |what: &str, min: i64, max: i64| illegal(what, &format!("{min} to {max} is right"));
         match name {
             "tcp-service" | "udp-service" | "sctp-service" => {
                 service.protocol = match name {
@@ -430,7 +526,7 @@ impl Entry {
                     _ => Protocol::SCTP,
                 };
                 if !parse_service(text, service, names) {
-                    return Err(illegal("virtual server address[:port]"));
+                    return Err(illegal("virtual server address[:port]", address_hint(text)));
                 }
             }
             "fwmark-service" => {
@@ -440,7 +536,9 @@ impl Entry {
             }
             "ipv6" => {
                 if service.fwmark == 0 {
-                    return Err(Stop::fail("-6 must follow -f\n"));
+                    return Err(Stop::fail(
+                        "-6 must follow -f: --fwmark-service 5 --ipv6 is right",
+                    ));
                 }
                 service.family = Some(AddressFamily::INET6);
                 service.netmask = 128;
@@ -450,7 +548,7 @@ impl Entry {
             "persistent" => {
                 service.flags |= ServiceFlags::PERSISTENT;
                 service.timeout = match value {
-                    Some(text) => parse_timeout(text, 1)?,
+                    Some(text) => parse_timeout(name, text, 1)?,
                     None => DEFAULT_PERSISTENCE,
                 };
             }
@@ -458,19 +556,24 @@ impl Entry {
                 service.netmask = u32::try_from(atoi(text))
                     .ok()
                     .filter(|n| (1..=128).contains(n))
-                    .ok_or_else(|| illegal("ipv6 netmask"))?;
+                    .ok_or_else(|| range("ipv6 netmask", 1, 128))?;
             }
             "netmask" => {
                 service.netmask = inet_aton(text)
                     .or_else(|| host_v4(text))
-                    .ok_or_else(|| illegal("virtual server persistent mask"))?
+                    .ok_or_else(|| {
+                        illegal(
+                            "virtual server persistent mask",
+                            "a mask as 255.255.255.0 is right, a prefix length for IPv6",
+                        )
+                    })?
                     .into();
             }
             "ops" => service.flags |= ServiceFlags::ONE_PACKET,
             "real-server" => {
                 let mut typed = service.clone();
                 if !parse_service(text, &mut typed, names) {
-                    return Err(illegal("real server address[:port]"));
+                    return Err(illegal("real server address[:port]", address_hint(text)));
                 }
                 // Without a port of its own it has the service's, if that was named before.
                 dest.addr = SocketAddr::new(typed.addr, typed.port);
@@ -480,46 +583,49 @@ impl Entry {
             "masquerading" => dest.method = ForwardMethod::MASQ,
             "fullnat" => dest.method = ForwardMethod::FULLNAT,
             "weight" => {
-                dest.weight =
-                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("weight"))?;
+                dest.weight = number(text, 0, MOST).ok_or_else(|| range("weight", 0, MOST))?;
             }
             "u-threshold" => {
                 dest.u_thresh =
-                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("u_threshold"))?;
+                    number(text, 0, MOST).ok_or_else(|| range("u_threshold", 0, MOST))?;
             }
             "l-threshold" => {
                 dest.l_thresh =
-                    number(text, 0, i64::from(i32::MAX)).ok_or_else(|| illegal("l_threshold"))?;
+                    number(text, 0, MOST).ok_or_else(|| range("l_threshold", 0, MOST))?;
             }
             "tun-type" => {
                 dest.tun_type = match text {
                     "ipip" => TunnelType::IPIP,
                     "gue" => TunnelType::GUE,
                     "gre" => TunnelType::GRE,
-                    _ => return Err(illegal("tunnel type")),
+                    _ => return Err(illegal("tunnel type", "ipip, gue and gre are right")),
                 };
             }
             "tun-port" => {
-                dest.tun_port = number(text, 1, 65535).ok_or_else(|| illegal("tunnel port"))?;
+                dest.tun_port =
+                    number(text, 1, 65535).ok_or_else(|| range("tunnel port", 1, 65535))?;
             }
             "tun-nocsum" => {}
             "tun-csum" => dest.tun_flags |= 1,
             "tun-remcsum" => dest.tun_flags |= 2,
             "mcast-interface" => text.clone_into(&mut self.daemon.interface),
             "syncid" => {
-                self.daemon.sync_id = number(text, 0, 255).ok_or_else(|| illegal("syncid"))?;
+                self.daemon.sync_id =
+                    number(text, 0, 255).ok_or_else(|| range("syncid", 0, 255))?;
             }
             "mcast-group" => self.daemon.group = Some(parse_group(text)?),
             "mcast-port" => {
                 self.daemon.port =
-                    Some(number(text, 1, 65535).ok_or_else(|| illegal("mcast-port"))?);
+                    Some(number(text, 1, 65535).ok_or_else(|| range("mcast-port", 1, 65535))?);
             }
             "mcast-ttl" => {
-                self.daemon.ttl = Some(number(text, 1, 255).ok_or_else(|| illegal("mcast-ttl"))?);
+                self.daemon.ttl =
+                    Some(number(text, 1, 255).ok_or_else(|| range("mcast-ttl", 1, 255))?);
             }
             "sync-maxlen" => {
+                const MOST: i64 = 65535 - 20 - 8;
                 self.daemon.max_len =
-                    Some(number(text, 1, 65535 - 20 - 8).ok_or_else(|| illegal("sync-maxlen"))?);
+                    Some(number(text, 1, MOST).ok_or_else(|| range("sync-maxlen", 1, MOST))?);
             }
             "numeric" => format.numeric = true,
             "stats" => format.stats = true,
@@ -543,18 +649,21 @@ impl Entry {
             match (self.verb.rule(option), self.has(option)) {
                 (Rule::Needed, false) => {
                     return Err(Stop::fail(format!(
-                        "You need to supply the '{option}' option for the '{command}' command"
+                        "You need to supply the '{option}' option for the '{command}' command: {}",
+                        called(option)
                     )));
                 }
                 (Rule::Refused, true) => {
                     return Err(Stop::fail(format!(
-                        "Illegal '{option}' option with the '{command}' command"
+                        "Illegal '{option}' option with the '{command}' command: {} goes with {}",
+                        called(option),
+                        where_right(option)
                     )));
                 }
                 (Rule::OneOf, true) => {
                     if let Some(first) = chosen.replace(option) {
                         return Err(Stop::fail(format!(
-                            "The option '{option}' conflicts with the '{first}' option in the '{command}' command"
+                            "The option '{option}' conflicts with the '{first}' option in the '{command}' command: one of them is right"
                         )));
                     }
                 }
@@ -573,15 +682,20 @@ impl Entry {
                     && service.port == 0
                     && !service.flags.contains(ServiceFlags::PERSISTENT)
                 {
-                    return Err(Stop::fail("Zero port specified for non-persistent service"));
+                    return Err(Stop::fail(format!(
+                        "Zero port specified for non-persistent service: {}: a port from 1 to 65535 is right, or --persistent, \
+                         for all ports",
+                        words(&service.id())
+                    )));
                 }
                 if service.flags.contains(ServiceFlags::ONE_PACKET)
                     && service.fwmark == 0
                     && service.protocol != Protocol::UDP
                 {
-                    return Err(Stop::fail(
-                        "One-Packet Scheduling is only for UDP virtual services",
-                    ));
+                    return Err(Stop::fail(format!(
+                        "One-Packet Scheduling is only for UDP virtual services: --ops with {}: --udp-service or --fwmark-service is right",
+                        words(&service.id())
+                    )));
                 }
                 if service.scheduler.is_empty() {
                     "wlc".clone_into(&mut service.scheduler);
@@ -596,7 +710,23 @@ impl Entry {
                 if other && self.has_any(&["stats", "rate", "thresholds"])
                     || self.has_any(&["timeout", "daemon"]) && self.has("persistent-conn")
                 {
-                    return Err(Stop::fail("options conflicts in the list command"));
+                    let given: Vec<String> = [
+                        "connection",
+                        "timeout",
+                        "daemon",
+                        "stats",
+                        "rate",
+                        "thresholds",
+                        "persistent-conn",
+                    ]
+                    .into_iter()
+                    .filter(|option| self.has(option))
+                    .map(called)
+                    .collect();
+                    return Err(Stop::fail(format!(
+                        "options conflicts in the list command: {}: one of them is right",
+                        given.join(", ")
+                    )));
                 }
             }
             _ => {}
@@ -635,9 +765,11 @@ impl Entry {
             self.dest.addr.set_port(self.service.port);
         }
         if !tunnel && Some(AddressFamily::of(self.dest.addr.ip())) != self.service.family {
-            return Err(Stop::fail(
-                "Different address family is allowed only for tunneling servers",
-            ));
+            return Err(Stop::fail(format!(
+                "Different address family is allowed only for tunneling servers: --real-server {}: one of {}'s family is right, or --ipip",
+                self.dest.addr,
+                words(&self.service.id())
+            )));
         }
         const TUNNEL: [&str; 5] = [
             "tun-type",
@@ -647,7 +779,15 @@ impl Entry {
             "tun-remcsum",
         ];
         if !tunnel && self.has_any(&TUNNEL) {
-            return Err(Stop::fail("Tunnel options conflict with forward method"));
+            let given: Vec<String> = TUNNEL
+                .into_iter()
+                .filter(|option| self.has(option))
+                .map(called)
+                .collect();
+            return Err(Stop::fail(format!(
+                "Tunnel options conflict with forward method: {}: --ipip is right with it",
+                given.join(", ")
+            )));
         }
         let (kind, rules) = match self.dest.tun_type {
             TunnelType::GUE => ("gue", [Rule::Needed, Rule::OneOf, Rule::OneOf, Rule::OneOf]),
@@ -662,18 +802,22 @@ impl Entry {
             match (rule, self.has(option)) {
                 (Rule::Needed, false) => {
                     return Err(Stop::fail(format!(
-                        "You need to supply the '{option}' option for the '{kind}' tunnel type"
+                        "You need to supply the '{option}' option for the '{kind}' tunnel type: --{option} 6080 would be right"
                     )));
                 }
                 (Rule::Refused, true) => {
                     return Err(Stop::fail(format!(
-                        "Illegal '{option}' option with the '{kind}' tunnel type"
+                        "Illegal '{option}' option with the '{kind}' tunnel type: --{option} goes with --tun-type {}",
+                        match option {
+                            "tun-port" | "tun-remcsum" => "gue",
+                            _ => "gue and gre",
+                        }
                     )));
                 }
                 (Rule::OneOf, true) => {
                     if let Some(first) = chosen.replace(option) {
                         return Err(Stop::fail(format!(
-                            "The option '{option}' conflicts with the '{first}' option in the '{kind}' tunnel type"
+                            "The option '{option}' conflicts with the '{first}' option in the '{kind}' tunnel type: one of them is right"
                         )));
                     }
                 }

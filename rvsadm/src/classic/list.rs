@@ -17,6 +17,7 @@ use super::entry::{Format, PLAIN_FLAGS, SCHEDULER_FLAGS};
 use super::{texts, Session, Stop};
 use crate::extension;
 use crate::names::Names;
+use crate::progress::Progress;
 
 const CONNECTIONS: &str = "/proc/net/ip_vs_conn";
 /// The buffer that ipvsadm puts an address and port into has 60 bytes with the NUL.
@@ -659,8 +660,10 @@ impl Session {
             services = sort(services, &compare_services);
         }
         out.write_all(layout.title().as_bytes())?;
+        let mut progress = Progress::of_rows("services listed", Some(services.len() as u64));
         for service in &services {
             self.list_one(service, layout, format, out)?;
+            progress.advance(1);
         }
         Ok(())
     }
@@ -843,11 +846,13 @@ impl Session {
                 "state", "source", "virtual"
             )?;
         }
+        let mut progress = Progress::of_rows("connections listed", None);
         loop {
             line.clear();
             if rows.read_line(&mut line).map_err(broken)? == 0 {
                 return Ok(());
             }
+            progress.advance(1);
             print_connection(&line, format, &mut self.names, out)?;
         }
     }

@@ -308,7 +308,7 @@ fn report(message: &Message, error: Option<&Error>) -> u8 {
     match error {
         None => 0,
         Some(e) => {
-            eprintln!("{}", texts::refusal(Some(message.command), e));
+            eprintln!("{}", texts::refusal_of(message, e));
             255
         }
     }

@@ -27,7 +27,7 @@ impl Complaint {
     /// popt's text.
     pub(crate) fn text(self) -> &'static str {
         match self {
-            Self::Unknown => "unknown option",
+            Self::Unknown => "unknown option (-h lists those that there are)",
             Self::MissingValue => "missing argument",
             Self::UnwantedValue => "option does not take an argument",
         }
@@ -43,6 +43,8 @@ pub(crate) struct Popt<'a> {
     instead: Option<(char, &'static str)>,
     /// What is left of a group of short options.
     group: Option<&'a str>,
+    /// What an option whose value was missing would have.
+    wanted: Option<String>,
     /// After `--`.
     only_rest: bool,
     rest: Vec<String>,
@@ -57,6 +59,7 @@ impl<'a> Popt<'a> {
             next: 0,
             instead: None,
             group: None,
+            wanted: None,
             only_rest: false,
             rest: Vec::new(),
         }
@@ -73,6 +76,11 @@ impl<'a> Popt<'a> {
             .checked_sub(1)
             .and_then(|at| self.args.get(at))
             .map_or("", String::as_str)
+    }
+
+    /// What would be right where something was complained of, if that can be said.
+    pub(crate) fn wanted(&self) -> Option<&str> {
+        self.wanted.as_deref()
     }
 
     /// The arguments that are not options.
@@ -166,7 +174,10 @@ impl<'a> Popt<'a> {
         let name = arg.get_id().to_string();
         if !arg.get_action().takes_values() {
             return match glued {
-                Some(_) => Err(Complaint::UnwantedValue),
+                Some(_) => {
+                    self.wanted = Some(format!("--{name}"));
+                    Err(Complaint::UnwantedValue)
+                }
                 None => Ok(Given { name, value: None }),
             };
         }
@@ -182,7 +193,11 @@ impl<'a> Popt<'a> {
                 self.next += 1;
                 Some(word.clone())
             }
-            None if !optional => return Err(Complaint::MissingValue),
+            None if !optional => {
+                let value = arg.get_value_names().and_then(<[_]>::first);
+                self.wanted = value.map(|value| format!("--{name} {value}"));
+                return Err(Complaint::MissingValue);
+            }
             _ => None,
         };
         Ok(Given { name, value })

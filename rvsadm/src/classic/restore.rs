@@ -69,18 +69,22 @@ impl Session {
     /// Carries out what waits; the exit code of the last one.
     fn flush(&mut self, waiting: &mut Vec<Message>, progress: &mut Progress) -> Result<u8, Stop> {
         let messages = std::mem::take(waiting);
-        let refused = self.kernel()?.client.batch(&messages).map_err(|e| {
-            let command = messages.last().map(|m| m.command);
-            match e {
-                Error::Kernel(_) => Stop::Popt(texts::refusal(command, &e)),
+        let refused = self
+            .kernel()?
+            .client
+            .batch(&messages)
+            .map_err(|e| match e {
+                Error::Kernel(_) => {
+                    let command = messages.last().map(|m| m.command);
+                    Stop::Popt(texts::refusal(command, &e))
+                }
                 other => Stop::Broken(other.to_string()),
-            }
-        })?;
+            })?;
         progress.advance(messages.len() as u64);
         let mut code = 0;
         for (index, e) in refused {
             if let Some(message) = messages.get(index) {
-                progress.say(&texts::refusal(Some(message.command), &Error::Kernel(e)));
+                progress.say(&texts::refusal_of(message, &Error::Kernel(e)));
             }
             if index + 1 == messages.len() {
                 code = 255;

@@ -5,7 +5,9 @@
 use std::io;
 
 use rvs_netlink::client::Error;
-use rvs_netlink::{Command, Info};
+use rvs_netlink::{Command, Info, Message};
+
+use crate::refusals;
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -64,6 +66,30 @@ pub(super) fn refusal(command: Option<Command>, e: &Error) -> String {
     match &e.text {
         Some(reason) => format!("{text}: {reason}"),
         None => text,
+    }
+}
+
+/// As [`refusal`], with what the request was about and what would be right.
+pub(super) fn refusal_of(message: &Message, e: &Error) -> String {
+    let text = refusal(Some(message.command), e);
+    let Error::Kernel(e) = e else {
+        return text;
+    };
+    let list = || Some("--list lists those that there are".to_owned());
+    let advice = match (message.command, e.errno) {
+        (Command::NewService, EEXIST) => Some("--edit-service changes it".to_owned()),
+        (Command::NewDest, EEXIST) => Some("--edit-server changes it".to_owned()),
+        (Command::SetDest | Command::DelDest, ENOENT) => list(),
+        (Command::NewLaddr | Command::DelLaddr, ENOENT | EEXIST) => {
+            Some("--get-laddr lists those that there are".to_owned())
+        }
+        (_, ESRCH) if message.service_id().is_ok() => list(),
+        (_, errno) => refusals::engine_of(message, errno),
+    };
+    match (refusals::about(message), advice) {
+        (Some(about), Some(advice)) => format!("{text}: {about}; {advice}"),
+        (Some(about), None) => format!("{text}: {about}"),
+        (None, _) => text,
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! The subcommands.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -138,6 +139,11 @@ pub(super) fn socket_addr(text: &str) -> Result<SocketAddr, String> {
             "an IPv6 address with a port stands in brackets, as [2001:db8::1]:80"
         } else if text.parse::<IpAddr>().is_ok() {
             "the port is missing"
+        } else if text.rsplit_once(':').is_some_and(|(ip, port)| {
+            let ip = ip.trim_matches(['[', ']']);
+            ip.parse::<IpAddr>().is_ok() && port.parse::<u64>().is_ok()
+        }) {
+            "a port from 0 to 65535 is right"
         } else {
             "192.0.2.1:80 or [2001:db8::1]:80 would be one"
         };
@@ -156,7 +162,7 @@ pub(super) struct ServiceArgs {
     #[arg(long, value_name = "FLAGS", value_delimiter = ',')]
     pub(super) scheduler_flags: Option<Vec<SchedulerFlag>>,
     /// Clients come back to the same real server, for this number of seconds after their last connection; 0 switches it off.
-    #[arg(long, short, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=2_678_400), allow_negative_numbers = true)]
+    #[arg(long, short, value_name = "SECONDS", value_parser = in_range::<u32>(0, 2_678_400), allow_negative_numbers = true)]
     pub(super) persistent: Option<u32>,
     /// Clients of the same network count as one for persistence: a mask or prefix length.
     #[arg(long, value_name = "MASK", value_parser = parse_mask)]
@@ -286,6 +292,15 @@ impl SchedulerFlag {
     }
 }
 
+impl fmt::Display for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(mask) => Ipv4Addr::from(*mask).fmt(f),
+            Self::Prefix(len) => len.fmt(f),
+        }
+    }
+}
+
 /// How many bits of a client's address count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mask {
@@ -304,7 +319,15 @@ impl Mask {
             (Self::V4(_), true) => {
                 Err("an IPv6 service has a prefix length for a netmask, from 1 to 128".to_owned())
             }
-            (Self::Prefix(n), _) => Err(format!("{n} is no prefix length of this service")),
+            (Self::Prefix(_), v6) => Err(format!(
+                "a prefix length from 1 to {}{} is right",
+                if v6 { 128 } else { 32 },
+                if v6 {
+                    ""
+                } else {
+                    ", or a mask as 255.255.255.0,"
+                }
+            )),
         }
     }
 }
@@ -354,19 +377,19 @@ pub(super) struct RealArgs {
     #[arg(long, conflicts_with = "method")]
     pub(super) fullnat: bool,
     /// Share of new connections; 0 gives none.
-    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..=i64::from(i32::MAX)), allow_negative_numbers = true)]
+    #[arg(long, short, value_parser = in_range::<i32>(0, i32::MAX), allow_negative_numbers = true)]
     pub(super) weight: Option<i32>,
     /// No new connections from this number on; 0 for no limit.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = in_range::<u32>(0, MOST_CONNS), allow_negative_numbers = true)]
     pub(super) upper: Option<u32>,
     /// New connections again below this number.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = in_range::<u32>(0, MOST_CONNS), allow_negative_numbers = true)]
     pub(super) lower: Option<u32>,
     /// Tunnel type.
     #[arg(long, value_name = "TYPE")]
     pub(super) tunnel_type: Option<TunnelKind>,
     /// Tunnel port, for gue.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = in_range::<u16>(1, u16::MAX), allow_negative_numbers = true)]
     pub(super) tunnel_port: Option<u16>,
     /// Checksums of the tunnel, for gue and gre.
     #[arg(long, value_name = "WHICH")]
@@ -382,6 +405,7 @@ pub(super) struct Drain {
         long,
         default_value_t = 60,
         value_name = "SECONDS",
+        value_parser = in_range::<u64>(0, 86400),
         allow_negative_numbers = true
     )]
     pub(super) wait: u64,
@@ -389,6 +413,50 @@ pub(super) struct Drain {
     #[arg(long)]
     pub(super) remove: bool,
 }
+
+/// As many connections as a threshold can have.
+const MOST_CONNS: u32 = i32::MAX.unsigned_abs();
+
+/// Reads a number from one to another, or says that.
+fn in_range<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
+where
+    T: std::str::FromStr + PartialOrd + fmt::Display + Copy + Send + Sync + 'static,
+{
+    move |text| match text.parse() {
+        Ok(number) if min <= number && number <= max => Ok(number),
+        _ => Err(format!("a number from {min} to {max} is right")),
+    }
+}
+
+/// The names of connections' states in the kernel's lists; those of TCP, of the others, of SCTP.
+const STATES: [&str; 26] = [
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "SYNACK",
+    "UDP",
+    "NONE",
+    "ASSURED",
+    "ERR!",
+    "INIT1",
+    "INIT",
+    "C-SENT",
+    "C-REPLIED",
+    "C-WAIT",
+    "COOKIE",
+    "C-ECHOED",
+    "S-SENT",
+    "S-RECEIVED",
+    "S-ACK-SENT",
+    "REJECTED",
+    "CLOSED",
+];
 
 /// All services, or one.
 #[derive(Debug, Args)]
@@ -441,7 +509,7 @@ pub(super) struct Conns {
     #[arg(long, value_name = "ADDRESS", value_parser = parse_endpoint)]
     pub(super) real: Option<Endpoint>,
     /// Only those in this state.
-    #[arg(long, value_name = "STATE")]
+    #[arg(long, value_name = "STATE", ignore_case = true, value_parser = clap::builder::PossibleValuesParser::new(STATES), hide_possible_values = true)]
     pub(super) state: Option<String>,
     /// Show packets, bytes and age as well, of those that count: needs rvs, and the sysctl net.ipv4.vs.rvs_conn_counters
     /// when they began.
@@ -501,7 +569,7 @@ pub(super) struct Events {
     #[arg(value_enum, default_value_t = Topic::Config)]
     pub(super) topic: Topic,
     /// End after this number of events.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = in_range::<u64>(1, u64::MAX), allow_negative_numbers = true)]
     pub(super) count: Option<u64>,
 }
 
@@ -527,10 +595,12 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
     if let Ok(ip) = text.parse() {
         return Ok(Endpoint { ip, port: None });
     }
-    socket_addr(text).map(|addr| Endpoint {
+    let addr = socket_addr(text);
+    addr.map(|addr| Endpoint {
         ip: addr.ip(),
         port: Some(addr.port()),
     })
+    .map_err(|e| format!("{e}; an address alone is right, too"))
 }
 
 #[derive(Debug, Args)]
@@ -565,16 +635,23 @@ pub(super) enum RealserverVerb {
     Undo(Realserver),
 }
 
+fn parse_ip(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| "an address without a port, as 192.0.2.1 or 2001:db8::1, is right".to_owned())
+}
+
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("mode").required(true))]
 pub(super) struct Realserver {
     /// For direct routing: the director changes the link-layer address only.
-    #[arg(long, required_unless_present = "tunnel", conflicts_with = "tunnel")]
+    #[arg(long, group = "mode")]
     pub(super) dr: bool,
     /// For tunnels (ipip).
-    #[arg(long)]
+    #[arg(long, group = "mode")]
     pub(super) tunnel: bool,
     /// Addresses of services.
-    #[arg(required = true, value_name = "VIP")]
+    #[arg(required = true, value_name = "VIP", value_parser = parse_ip)]
     pub(super) vips: Vec<IpAddr>,
     /// Show the commands, and run none.
     #[arg(long)]

@@ -16,6 +16,7 @@ use super::cli::{Conns, Endpoint, Network, Transport};
 use super::model::Method;
 use super::output::{Failure, Paint, Tone};
 use super::show::short;
+use crate::progress::Progress;
 
 const FILE: &str = "/proc/net/ip_vs_conn";
 
@@ -360,6 +361,7 @@ pub(super) fn some(
 struct Pace {
     last: Instant,
     rows: u32,
+    progress: Progress,
 }
 
 impl Pace {
@@ -367,11 +369,13 @@ impl Pace {
         Self {
             last: Instant::now(),
             rows: 0,
+            progress: Progress::of_rows("connections looked at", None),
         }
     }
 
     fn row(&mut self, out: &mut impl Write) -> std::io::Result<()> {
         self.rows = self.rows.wrapping_add(1);
+        self.progress.advance(1);
         if self.rows % 256 == 1 && self.last.elapsed() > Duration::from_millis(100) {
             self.last = Instant::now();
             out.flush()?;
@@ -419,10 +423,13 @@ pub(super) fn list(args: &Conns, as_json: bool, out: &mut impl Write) -> Result<
     }
     if args.count {
         let mut count = 0u64;
+        let mut progress = Progress::new("connections looked at", None);
         rows(source, &filter, |_, wanted| {
+            progress.advance(1);
             count += u64::from(wanted);
             Ok(ControlFlow::Continue(()))
         })?;
+        drop(progress);
         if as_json {
             return Ok(super::json(
                 &serde_json::json!({ "connections": count }),

@@ -35,9 +35,12 @@ use output::{Failure, Paint};
 
 use crate::extension;
 use crate::progress::Progress;
+use crate::refusals;
 
+const EPERM: i32 = 1;
 const ESRCH: i32 = 3;
 const ENOENT: i32 = 2;
+use output::NOT_ROOT;
 const EEXIST: i32 = 17;
 
 /// Runs a subcommand; `args` with the program's name.
@@ -142,7 +145,12 @@ fn man_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
     for below in command.get_subcommands() {
         man_pages(below, folder)?;
     }
-    let page = clap_mangen::Man::new(command.clone()).section("8");
+    // The date of a page is that of the program's version, which isn't known here: the version stands for it.
+    let page = clap_mangen::Man::new(command.clone())
+        .section("8")
+        .date(concat!("rvsadm ", env!("CARGO_PKG_VERSION")))
+        .source("rvs")
+        .manual("Linux Virtual Server");
     page.generate_to(folder).map(drop)
 }
 
@@ -187,9 +195,13 @@ pub(crate) type Table = Vec<Entry>;
 pub(crate) fn table(client: &mut Client) -> Result<Table, Error> {
     let mut services = client.services()?;
     services.sort_by_key(|s| key(&s.id));
+    let mut progress = Progress::new("services read", Some(services.len() as u64));
     services
         .into_iter()
-        .map(|service| Entry::of(client, service))
+        .map(|service| {
+            progress.advance(1);
+            Entry::of(client, service)
+        })
         .collect()
 }
 
@@ -203,15 +215,20 @@ fn key(id: &ServiceId) -> (u32, u16, Option<SocketAddr>) {
 }
 
 /// What a refusal means, and what to do about it.
-fn explain(command: Command, id: &ServiceId, e: &KernelError) -> String {
+fn explain(message: &Message, id: &ServiceId, e: &KernelError) -> String {
     let name = words(id);
+    let command = message.command;
     let advice = match (command, e.errno) {
+        (_, EPERM) => Some(format!("service {name}: {NOT_ROOT}")),
         (Command::NewService, EEXIST) => Some(format!(
             "service {name} is there already; `rvsadm service edit` changes it"
         )),
-        (Command::NewService | Command::SetService, ENOENT) => Some(format!(
-            "service {name}: the kernel knows no such scheduler or persistence engine"
-        )),
+        (Command::NewService | Command::SetService, ENOENT) => {
+            let engine = refusals::engine_of(message, e.errno).unwrap_or_default();
+            Some(format!(
+                "service {name}: the kernel knows no such scheduler or persistence engine: {engine}"
+            ))
+        }
         (_, ESRCH) => Some(format!(
             "there is no service {name}; `rvsadm service list` lists those that there are"
         )),
@@ -232,21 +249,24 @@ fn explain(command: Command, id: &ServiceId, e: &KernelError) -> String {
     match (advice, &e.text) {
         (Some(advice), Some(text)) => format!("{advice} (the kernel says: {text})"),
         (Some(advice), None) => advice,
-        (None, _) => format!("service {name}: {e}"),
+        (None, _) => {
+            let about = refusals::about(message).unwrap_or(name);
+            format!("{about}: {e}")
+        }
     }
 }
 
 /// One change, with a good explanation if it is refused.
 fn change(client: &mut Client, message: &Message, id: &ServiceId) -> Result<(), Failure> {
     client.request(message).map_err(|e| match e {
-        Error::Kernel(e) => Failure::Failed(explain(message.command, id, &e)),
+        Error::Kernel(e) => Failure::Failed(explain(message, id, &e)),
         other => other.into(),
     })
 }
 
 fn the_service(client: &mut Client, id: &ServiceId) -> Result<Service, Failure> {
     client.service(id).map_err(|e| match e {
-        Error::Kernel(e) => Failure::Failed(explain(Command::GetService, id, &e)),
+        Error::Kernel(e) => Failure::Failed(explain(&Message::get_service(id), id, &e)),
         other => other.into(),
     })
 }
@@ -282,7 +302,7 @@ fn fill_service(args: &ServiceArgs, service: &mut Service) -> Result<(), Failure
     if let Some(mask) = args.netmask {
         service.netmask = mask
             .of(service.id.family())
-            .map_err(|e| Failure::Usage(format!("--netmask: {e}")))?;
+            .map_err(|e| Failure::Usage(format!("--netmask {mask}: {e}")))?;
     }
     match args.pe.as_deref() {
         Some("none") => service.pe_name = None,
@@ -590,7 +610,7 @@ fn parse_file(path: &Path) -> Result<(State, Table), Failure> {
     let state = State::parse(&text);
     state
         .and_then(|state| state.to_kernel().map(|table| (state, table)))
-        .map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+        .map_err(|e| Failure::Usage(format!("--file {}: {e}", path.display())))
 }
 
 /// Sends all steps; what was refused, by their numbers.
@@ -610,6 +630,19 @@ fn carry_out(client: &mut Client, plan: &plan::Plan) -> Result<Vec<(usize, Kerne
         progress.advance(part.len() as u64);
     }
     Ok(refused)
+}
+
+/// Why the kernel refused a step.
+fn reason(plan: &plan::Plan, at: usize, e: &KernelError) -> String {
+    let engine = plan
+        .steps
+        .get(at)
+        .and_then(|(message, _)| refusals::engine_of(message, e.errno));
+    match engine {
+        Some(engine) => format!("{e}: {engine}"),
+        None if e.errno == EPERM => format!("{e}: {NOT_ROOT}"),
+        None => e.to_string(),
+    }
 }
 
 fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failure> {
@@ -660,7 +693,7 @@ fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failur
             .iter()
             .filter_map(|(at, e)| {
                 let (_, what) = plan.steps.get(*at)?;
-                Some(serde_json::json!({"change": what, "errno": e.errno, "text": e.to_string()}))
+                Some(serde_json::json!({"change": what, "errno": e.errno, "text": reason(&plan, *at, e)}))
             })
             .collect();
         json(
@@ -676,7 +709,7 @@ fn apply(args: &Apply, as_json: bool, out: &mut impl Write) -> Result<u8, Failur
     out.flush()?;
     for (at, e) in &refused {
         if let Some((_, what)) = plan.steps.get(*at) {
-            eprintln!("rvsadm: {what}: {e}");
+            eprintln!("rvsadm: {what}: {}", reason(&plan, *at, e));
         }
     }
     if refused.is_empty() {

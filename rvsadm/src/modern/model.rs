@@ -342,17 +342,25 @@ impl TunnelState {
     pub(super) fn put(self, dest: &mut Dest) -> Result<(), String> {
         match (self.kind, self.port) {
             (TunnelKind::Gue, None) => {
-                return Err("a tunnel of type gue needs a port".to_owned());
+                return Err(
+                    "a tunnel of type gue needs a port, as 6080 (--tunnel-port, in a file `port`)"
+                        .to_owned(),
+                );
             }
             (TunnelKind::Ipip | TunnelKind::Gre, Some(port)) => {
-                return Err(format!("port {port} is for tunnels of type gue only"));
+                return Err(format!(
+                    "tunnel port {port}: only tunnels of type gue have one (--tunnel-type gue)"
+                ));
             }
             _ => {}
         }
         match (self.kind, self.checksum) {
             (TunnelKind::Ipip, Checksum::Csum | Checksum::Remcsum)
             | (TunnelKind::Gre, Checksum::Remcsum) => {
-                return Err("csum is for tunnels of type gue and gre, remcsum for gue".to_owned());
+                return Err(
+                    "tunnel checksum: csum is for tunnels of type gue and gre, remcsum for gue, none for all"
+                        .to_owned(),
+                );
             }
             _ => {}
         }
@@ -371,15 +379,7 @@ impl TunnelState {
     }
 }
 
-/// The words of a service.
-pub(super) fn words(id: &ServiceId) -> String {
-    match id {
-        ServiceId::Fwmark { family, mark } if *family == AddressFamily::INET6 => {
-            format!("fwmark6 {mark}")
-        }
-        other => other.to_string(),
-    }
-}
+pub(super) use crate::refusals::words;
 
 /// Which one two words mean.
 pub(super) fn parse_words(text: &str) -> Result<ServiceId, String> {
@@ -465,7 +465,7 @@ impl ServiceState {
         let mut service = Service::new(id, &self.scheduler);
         if self.scheduler.is_empty() || self.scheduler.len() > 15 {
             return Err(within(format!(
-                "`{}` is no name of a scheduler: it has 1 to 15 characters",
+                "scheduler `{}`: a name of 1 to 15 characters is right, as wlc",
                 self.scheduler
             )));
         }
@@ -494,11 +494,15 @@ impl ServiceState {
         if let ServiceId::Address { protocol, addr } = id {
             if addr.port() == 0 && self.persistent.is_none() {
                 return Err(within(
-                    "port 0, which means all ports, needs `persistent`".to_owned(),
+                    "port 0, which means all ports, needs `persistent` (--persistent), as 300 seconds"
+                        .to_owned(),
                 ));
             }
             if self.one_packet && protocol != Protocol::UDP {
-                return Err(within("one_packet is for UDP only".to_owned()));
+                return Err(within(
+                    "one_packet (--one-packet) is for UDP only: a udp service can have it"
+                        .to_owned(),
+                ));
             }
         }
         let mut dests = Vec::with_capacity(self.real_servers.len());
@@ -544,7 +548,7 @@ impl ServiceState {
         fullnat.proxy_version = self.proxy_protocol.unwrap_or_default();
         if !(0..=2).contains(&fullnat.proxy_version) {
             return Err(format!(
-                "proxy_protocol: {} is not 1 or 2",
+                "proxy_protocol: {} is not 1 or 2, which are right",
                 fullnat.proxy_version
             ));
         }
@@ -610,8 +614,8 @@ impl RealState {
         dest.weight = self.weight;
         if self.lower > self.upper {
             return Err(format!(
-                "lower threshold {} above the upper one, {}",
-                self.lower, self.upper
+                "lower threshold {} above the upper one, {}: 0 to {} is right",
+                self.lower, self.upper, self.upper
             ));
         }
         (dest.u_thresh, dest.l_thresh) = (self.upper, self.lower);
@@ -632,7 +636,15 @@ pub(super) fn translates(dest: &Dest) -> bool {
 pub(super) fn fits(service: &ServiceId, dest: &Dest) -> Result<(), String> {
     let tunnel = dest.method == ForwardMethod::TUNNEL;
     if !tunnel && AddressFamily::of(dest.addr.ip()) != service.family() {
-        return Err("a real server of another address family needs method tunnel".to_owned());
+        let family = if service.family() == AddressFamily::INET6 {
+            "IPv6"
+        } else {
+            "IPv4"
+        };
+        return Err(format!(
+            "real server {}: one of {family}, as the service, is right; one of another address family needs method tunnel",
+            dest.addr
+        ));
     }
     match service {
         ServiceId::Address { addr, .. } if !translates(dest) && addr.port() != dest.addr.port() => {
@@ -649,10 +661,20 @@ pub(super) fn fits(service: &ServiceId, dest: &Dest) -> Result<(), String> {
 impl State {
     /// From YAML or JSON: JSON is YAML too.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut lines = text.lines().map(str::trim);
+        let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
+        let rules = ["-A ", "-a ", "ipvsadm ", "rvsadm ", "--add-s"];
+        if let Some(line) = first.filter(|line| rules.iter().any(|rule| line.starts_with(rule))) {
+            return Err(format!(
+                "`{line}`: these are rules, which `rvsadm -R` restores; YAML or JSON as of `rvsadm save` is right"
+            ));
+        }
         let state: Option<Self> = if text.trim_start().starts_with('{') {
-            serde_json::from_str(text).map_err(|e| e.to_string())?
+            serde_json::from_str(text)
+                .map_err(|e| format!("{e} (JSON as of `rvsadm --json save` is right)"))?
         } else {
-            serde_yaml_ng::from_str(text).map_err(|e| e.to_string())?
+            serde_yaml_ng::from_str(text)
+                .map_err(|e| format!("{e} (YAML as of `rvsadm save`, or JSON, is right)"))?
         };
         state.ok_or_else(|| {
             "the file is empty; `services: []` says that nothing shall be".to_owned()
@@ -729,8 +751,14 @@ services:
             ("services: [{service: fwmark 0}]", "`0` is no firewall mark"),
             ("services: [{service: tcp 10.0.0.1:0}]", "port 0, which means all ports, needs `persistent`"),
             ("services: [{service: tcp 10.0.0.1:80}, {service: tcp 10.0.0.1:80}]", "stands twice"),
-            ("services: [{service: tcp 10.0.0.1:80, one_packet: true}]", "one_packet is for UDP only"),
-            ("services: [{service: tcp 10.0.0.1:80, wait: 3}]", "unknown field `wait`"),
+            ("services: [{service: tcp 10.0.0.1:80, one_packet: true}]", "is for UDP only"),
+            ("services:\n- service: tcp 10.0.0.1:80\n  wait: 3\n", "unknown field `wait`, expected one of"),
+            ("services:\n- service: tcp 10.0.0.1:80\n  wait: 3\n", "at line 3 column 3"),
+            ("services:\n- service: tcp 10.0.0.1:80\n  persistent: x\n", "services[0].persistent: invalid type: string \"x\", expected u32 at line 3"),
+            ("{\"services\": [\n{\"service\": \"tcp 10.0.0.1:80\",\n\"wait\": 3}]}", "unknown field `wait`"),
+            ("{\"services\": [\n{\"service\": \"tcp 10.0.0.1:80\",\n\"wait\": 3}]}", "at line 3 column"),
+            ("# saved\n-A -t 10.0.0.1:80 -s rr\n", "`-A -t 10.0.0.1:80 -s rr`: these are rules, which `rvsadm -R` restores"),
+            ("[vip]\naddress = 1\n", "YAML as of `rvsadm save`"),
             ("services: [{service: tcp 10.0.0.1:80, real_servers: [{address: '10.0.0.2:81', method: dr}]}]", "only method nat can change the port"),
             ("services: [{service: tcp 10.0.0.1:80, real_servers: [{address: '[::1]:80'}]}]", "needs method tunnel"),
             ("services: [{service: tcp 10.0.0.1:80, real_servers: [{address: '10.0.0.2:80', lower: 5}]}]", "lower threshold 5 above"),

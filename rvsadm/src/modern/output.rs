@@ -15,9 +15,10 @@ pub(super) enum Tone {
     Head,
 }
 
-/// Whether NO_COLOR is set to something.
+/// Whether NO_COLOR is set to something, or the terminal has no colours.
 pub(super) fn no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Whether to colour.
@@ -25,7 +26,7 @@ pub(super) fn no_colour() -> bool {
 pub(super) struct Paint(bool);
 
 impl Paint {
-    /// On a terminal, unless NO_COLOR is set to something.
+    /// On a terminal that has colours, unless NO_COLOR is set to something.
     pub(super) fn stdout() -> Self {
         Self(!no_colour() && io::stdout().is_terminal())
     }
@@ -50,6 +51,9 @@ impl Paint {
         }
     }
 }
+
+/// Who may do what was asked for.
+pub(super) const NOT_ROOT: &str = "only root may (CAP_NET_ADMIN in the network namespace is right)";
 
 /// Why a command failed, and with which exit code.
 #[derive(Debug)]
@@ -90,6 +94,9 @@ impl From<rvs_netlink::client::Error> for Failure {
             rvs_netlink::client::Error::NoExtension(_) => Self::Failed(format!(
                 "{e}: that takes rvs (`modprobe -r ip_vs`, then `modprobe rvs`)"
             )),
+            rvs_netlink::client::Error::Kernel(e) if e.errno == 1 => {
+                Self::Failed(format!("{e}: {NOT_ROOT}"))
+            }
             other => Self::Failed(other.to_string()),
         }
     }
