@@ -180,7 +180,10 @@ fn search<'g>(
     let first = ports::first_address(seed, locals.len());
     let attempts = ports::attempts(locals.len());
     let (before, from) = locals.split_at_checked(first).unwrap_or((&[], locals));
+    // Making the connection asks the table, too. To ask it before that is worth it only where the bits were wrong once.
+    let mut ask = false;
     for known in [true, false] {
+        ask |= !known;
         for local in Iterator::chain(from.iter(), before) {
             if local.ifindex() != 0 && local.ifindex() != interface {
                 continue;
@@ -197,8 +200,10 @@ fn search<'g>(
                 } else {
                     number
                 };
-                if let Some(created) = sit(ctx, conns, plan, local, set, number)? {
-                    return Ok(Some(created));
+                match sit(ctx, conns, plan, local, (set, number), ask)? {
+                    Seated::Yes(created) => return Ok(Some(created)),
+                    Seated::Taken => ask = true,
+                    Seated::No => {}
                 }
             }
         }
@@ -206,23 +211,38 @@ fn search<'g>(
     Ok(None)
 }
 
-/// Makes the connection at a local port, unless that is not free.
+/// What came of a port.
+enum Seated<'g> {
+    /// The connection has it.
+    Yes(Created<'g>),
+    /// Another connection had it when this one was to be inserted.
+    Taken,
+    /// It is not to be had.
+    No,
+}
+
+/// Makes the connection at a local port, unless that is not free; asks the table first if `ask`.
 #[inline(never)]
 fn sit<'g>(
     ctx: &Ctx<'g>,
     conns: &'g ConnTable,
     plan: &Plan<'_>,
     local: &Arc<Local>,
-    set: PortSet,
-    number: u16,
-) -> Result<Option<Created<'g>>, NoConn> {
+    (set, number): (PortSet, u16),
+    ask: bool,
+) -> Result<Seated<'g>, NoConn> {
     let reply = plan.reply(local, number);
-    if conns.find_reply(&reply, ctx.g).is_some() || plan.realm.rests(&reply) {
+    if ask && conns.find_reply(&reply, ctx.g).is_some() {
         local.conflicts.add(1);
-        return Ok(None);
+        plan.realm.take(set, number);
+        return Ok(Seated::No);
+    }
+    if plan.realm.rests(&reply) {
+        local.conflicts.add(1);
+        return Ok(Seated::No);
     }
     if is_others(ctx, &reply) {
-        return Ok(None);
+        return Ok(Seated::No);
     }
     let (space, ts) = plan.numbers(&reply);
     let seat = Seat {
@@ -235,10 +255,12 @@ fn sit<'g>(
     // Before there can be an end of it, which gives it back.
     plan.realm.take(set, number);
     match conns.create_at(plan.param, &seat, plan.max, ctx.g) {
-        Ok(Some(created)) => Ok(Some(created)),
+        Ok(Some(created)) => Ok(Seated::Yes(created)),
         Ok(None) => {
             local.conflicts.add(1);
-            Ok(None)
+            // Its end gave back what the other has.
+            plan.realm.take(set, number);
+            Ok(Seated::Taken)
         }
         Err(e) => {
             plan.realm.give_back(set, number);
