@@ -36,6 +36,7 @@ use crate::{
         Tuple, //
     },
     fullnat::{
+        Past,
         PortSet,
         Realm, //
     },
@@ -237,14 +238,20 @@ fn sit<'g>(
         plan.realm.take(set, number);
         return Ok(Seated::No);
     }
-    if plan.realm.rests(&reply) {
+    // Only TCP's are remembered.
+    let past = if reply.proto == IPPROTO_TCP {
+        plan.realm.past(&reply)
+    } else {
+        Past::default()
+    };
+    if past.rests {
         local.conflicts.add(1);
         return Ok(Seated::No);
     }
     if is_others(ctx, &reply) {
         return Ok(Seated::No);
     }
-    let (space, ts) = plan.numbers(&reply);
+    let (space, ts) = plan.numbers(&reply, past);
     let seat = Seat {
         local,
         port: reply.dport,
@@ -327,21 +334,20 @@ impl Plan<'_> {
         header.bytes().len() as u32
     }
 
-    /// How the client's TCP numbers are translated if replies arrive so.
-    fn numbers(&self, reply: &Tuple) -> (Space, u32) {
+    /// How the client's TCP numbers are translated if replies arrive so, where there was such a past.
+    fn numbers(&self, reply: &Tuple, past: Past) -> (Space, u32) {
         let Some((seq, value)) = self.syn else {
             return (Space::default(), 0);
         };
-        let (key, now) = (self.realm.key(), time::now_ns());
-        let ports = u32::from(reply.dport) | u32::from(reply.sport) << 16;
-        let initial = tcp::initial_seq(key, &reply.dst, &reply.src, ports, now);
+        let clock = self.realm.initial_seq(reply);
+        let initial = past.next.map_or(clock, |next| tcp::seq_after(next, clock));
         let space = Space {
             delta: initial.wrapping_sub(seq),
             first: seq.wrapping_add(1),
             header: self.header(),
         };
         let ts = value.map_or(0, |value| {
-            tcp::timestamp(key, &reply.dst, now).wrapping_sub(value)
+            tcp::timestamp(self.realm.key(), &reply.dst, time::now_ns()).wrapping_sub(value)
         });
         (space, ts)
     }
@@ -602,7 +608,8 @@ fn rewrite_request<const V6: bool>(
     rewrite::both::<V6>(skb, iph, &to, &how, facts, age)
 }
 
-/// Notes what both ends expect next, for a reset.
+/// Notes what both ends expect next, for a reset and for the next connection on the same ports. Not what a reset of the client
+/// says: nobody need believe it.
 #[inline(always)]
 fn note(skb: &Skb<'_>, iph: &Iph, full: &FullNat) {
     let Some(fixed) = skb.read::<20>(iph.l4) else {
@@ -612,6 +619,9 @@ fn note(skb: &Skb<'_>, iph: &Iph, full: &FullNat) {
     let headers = iph.l4.wrapping_add(th.header_len());
     let payload = (skb.len() as usize).saturating_sub(headers) as u32;
     let flags = th.flags().0;
+    if flags & Flags::RST != 0 {
+        return;
+    }
     let ends = u32::from(flags & Flags::SYN != 0).wrapping_add(u32::from(flags & Flags::FIN != 0));
     let next = th.seq().wrapping_add(payload).wrapping_add(ends);
     full.next_seq.store(full.space.to_server(next));
