@@ -141,7 +141,9 @@ fn again(family: Family, stamps: &[u8], bytes: usize) -> Result<()> {
             Ok(proc::conn(director, from)?.is_none())
         })?;
     }
-    println!("{family:?}, timestamps {stamps:?}, {bytes} bytes (ahead: {ahead}): connected in {least:?}");
+    println!(
+        "{family:?}, timestamps {stamps:?}, {bytes} bytes (ahead: {ahead}): connected in {least:?}"
+    );
     ensure!(least < scaled(0.1), "{least:?} at least");
     // Bulk may be sent twice for reasons of its own.
     for ns in [client, server] {

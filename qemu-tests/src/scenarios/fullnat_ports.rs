@@ -265,7 +265,9 @@ fn many(cx: &Cx, family: Family, proto: u8) -> Result<()> {
             let reached: BTreeSet<SocketAddr> = back.iter().map(|f| f.pkt.dest()).collect();
             ensure!(
                 reached == clients.iter().copied().collect()
-                    && back.iter().all(|f| f.pkt.source() == vip && f.pkt.ack == 101),
+                    && back
+                        .iter()
+                        .all(|f| f.pkt.source() == vip && f.pkt.ack == 101),
                 "answers after {next}"
             );
             let last: Vec<Vec<u8>> = clients

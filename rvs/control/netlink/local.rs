@@ -145,7 +145,8 @@ pub(super) fn options(
     }
     let min = min.map_or(old.ports.min(), u16::from_ne_bytes);
     let max = max.map_or(old.ports.max(), u16::from_ne_bytes);
-    let ports = Range::new(min, max).ok_or_else(|| refuse(c"local ports are 1 to 65535, the lowest before the highest"))?;
+    let ports = Range::new(min, max)
+        .ok_or_else(|| refuse(c"local ports are 1 to 65535, the lowest before the highest"))?;
     Ok(Some(Options { ports, carry }.prepare()?))
 }
 
