@@ -8,7 +8,10 @@
 use crate::{
     conn::Tuple,
     os::{
-        atomic::I64,
+        atomic::{
+            I64,
+            U32, //
+        },
         net::{
             Handle,
             Net,
@@ -37,43 +40,62 @@ use rvs_core::{
         Addr,
         Family, //
     },
-    fullnat::ports,
+    fullnat::{
+        ports,
+        tcp, //
+    },
     sort::sort, //
 };
 
 /// How long a port rests towards a real server that may still remember the connection, in seconds: TIME-WAIT of Linux and
 /// most others.
 const REST_SECS: u32 = 60;
-/// Places for resting ports that have the same low bits of their hash: one cache line.
+/// For how long it is remembered what a connection would have sent next: no TIME-WAIT is longer.
+const MEMORY_SECS: u32 = 240;
+/// Places for ports that have the same low bits of their hash: one cache line.
 const WAYS: usize = 8;
 /// How many times that, a power of two.
 const SETS: usize = 1 << 13;
 
-/// Local ports that are not given to connections to some real server, for a while: half of a hash, and until when.
+/// What is remembered of connections that had a local port towards some real server, for a while: half of a hash, until when the
+/// port rests, and what would have been sent next.
 ///
-/// Another one with the same half rests, too, which does no harm. Where more rest than have room, the oldest one gives way:
-/// rising sequence numbers and timestamps make up for it.
-struct Resting {
+/// Another one with the same half is taken for it, which does no harm. Where more are remembered than have room, the one gives
+/// way whose rest ends first: rising sequence numbers and timestamps make up for it.
+struct Memory {
     slots: KVVec<I64>,
+    /// A number for each slot.
+    seqs: KVVec<U32>,
 }
 
-impl Resting {
+/// What a local port was to a real server.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Past {
+    /// It is not to be used again yet.
+    pub(crate) rests: bool,
+    /// The sequence number that would have followed.
+    pub(crate) next: Option<u32>,
+}
+
+impl Memory {
     fn new() -> Result<Self> {
         let mut slots = KVVec::with_capacity(SETS * WAYS, GFP_KERNEL)?;
+        let mut seqs = KVVec::with_capacity(SETS * WAYS, GFP_KERNEL)?;
         for _ in 0..SETS * WAYS {
             slots
                 .push_within_capacity(I64::new(0))
                 .map_err(|_| ENOMEM)?;
+            seqs.push_within_capacity(U32::new(0)).map_err(|_| ENOMEM)?;
         }
-        Ok(Self { slots })
+        Ok(Self { slots, seqs })
     }
 
-    fn set(&self, hash: u64) -> &[I64] {
+    fn set(&self, hash: u64) -> impl Iterator<Item = (&I64, &U32)> {
         let at = (hash as usize & (SETS - 1)).wrapping_mul(WAYS);
-        self.slots
-            .get(at..)
-            .and_then(|slots| slots.get(..WAYS))
-            .unwrap_or_default()
+        let end = at.wrapping_add(WAYS);
+        let slots = self.slots.get(at..end).unwrap_or_default();
+        let seqs = self.seqs.get(at..end).unwrap_or_default();
+        slots.iter().zip(seqs)
     }
 
     /// What a place holds: nothing is 0, as no hash is.
@@ -85,24 +107,34 @@ impl Resting {
         ((hash >> 32) as u32).max(1)
     }
 
-    fn add(&self, hash: u64, now: u32, until: u32) {
-        // How long each has still to rest; the free ones less than nothing.
-        let left = |slot: &I64| match Self::parts(slot.load()) {
-            (0, _) => i32::MIN,
-            (_, until) => until.wrapping_sub(now) as i32,
+    fn add(&self, hash: u64, now: u32, until: u32, next: u32) {
+        let tag = Self::tag(hash);
+        // How long each has still to rest; less than nothing the free ones, and the place that this one has.
+        let left = |(slot, _): &(&I64, &U32)| match Self::parts(slot.load()) {
+            (have, _) if have == tag => i64::MIN,
+            (0, _) => i64::MIN + 1,
+            (_, until) => (until.wrapping_sub(now) as i32).into(),
         };
-        if let Some(slot) = self.set(hash).iter().min_by_key(|slot| left(slot)) {
-            let word = u64::from(Self::tag(hash)) << 32 | u64::from(until);
-            slot.store(word as i64);
+        if let Some((slot, seq)) = self.set(hash).min_by_key(left) {
+            seq.store(next);
+            slot.store((u64::from(tag) << 32 | u64::from(until)) as i64);
         }
     }
 
-    fn has(&self, hash: u64, now: u32) -> bool {
+    fn find(&self, hash: u64, now: u32) -> Past {
         let tag = Self::tag(hash);
-        self.set(hash).iter().any(|slot| {
+        for (slot, seq) in self.set(hash) {
             let (have, until) = Self::parts(slot.load());
-            have == tag && until.wrapping_sub(now) as i32 > 0
-        })
+            if have == tag {
+                let left = until.wrapping_sub(now) as i32;
+                let age = left.saturating_neg();
+                return Past {
+                    rests: left > 0,
+                    next: (age < HZ.from_secs_u32(MEMORY_SECS) as i32).then(|| seq.load()),
+                };
+            }
+        }
+        Past::default()
     }
 }
 
@@ -238,7 +270,7 @@ pub(crate) struct Realm {
     net: WhileOpen,
     key: [u64; 2],
     ranges: PerFamily<RcuCell<Ranges>>,
-    resting: Resting,
+    memory: Memory,
     taken: Taken,
 }
 
@@ -250,7 +282,7 @@ impl Realm {
                 net: WhileOpen::new(net),
                 key: random::bytes16(),
                 ranges: PerFamily::new(RcuCell::empty(), RcuCell::empty()),
-                resting: Resting::new()?,
+                memory: Memory::new()?,
                 taken: Taken::new()?,
             },
             GFP_KERNEL,
@@ -293,17 +325,30 @@ impl Realm {
         Ok(())
     }
 
-    /// Lets the local port rest at which this reply would arrive.
-    pub(crate) fn rest(&self, reply: &Tuple) {
-        let now = time::jiffies();
-        let until = now.wrapping_add(HZ.from_secs_u32(REST_SECS));
-        self.resting.add(reply.long_hash(&self.key), now, until);
+    /// The initial sequence number of a connection whose replies are like this one, by the clock.
+    pub(crate) fn initial_seq(&self, reply: &Tuple) -> u32 {
+        let ports = u32::from(reply.dport) | u32::from(reply.sport) << 16;
+        tcp::initial_seq(&self.key, &reply.dst, &reply.src, ports, time::now_ns())
     }
 
-    /// Whether the local port rests at which this reply would arrive.
-    pub(crate) fn rests(&self, reply: &Tuple) -> bool {
-        self.resting
-            .has(reply.long_hash(&self.key), time::jiffies())
+    /// A TCP connection has ended that would have sent `next` next, and whose replies were like this one. If it `rests`, its
+    /// local port is not used towards the real server for a while.
+    pub(crate) fn remember(&self, reply: &Tuple, next: u32, rests: bool) {
+        // Most are not faster than the clock.
+        if !rests && !tcp::outran(next, self.initial_seq(reply)) {
+            return;
+        }
+        let now = time::jiffies();
+        let rest = if rests { REST_SECS } else { 0 };
+        let until = now.wrapping_add(HZ.from_secs_u32(rest));
+        self.memory
+            .add(reply.long_hash(&self.key), now, until, next);
+    }
+
+    /// What is remembered of the local port at which this reply would arrive.
+    pub(crate) fn past(&self, reply: &Tuple) -> Past {
+        self.memory
+            .find(reply.long_hash(&self.key), time::jiffies())
     }
 
     /// The ports at which replies like this one arrive, whatever their own port is.

@@ -148,13 +148,19 @@ impl FullNat {
                     self.reset(net, conn);
                 }
             }
-            // The real server may still remember it. After the whole of TIME-WAIT it does not.
-            tcp::State::TIME_WAIT if self.expired.load() => {}
-            tcp::State::FIN_WAIT
-            | tcp::State::CLOSE_WAIT
-            | tcp::State::LAST_ACK
-            | tcp::State::TIME_WAIT => realm.rest(&conn.reply()),
-            _ => {}
+            // No bytes were sent.
+            tcp::State::NONE | tcp::State::SYN_SENT | tcp::State::SYN_RECV => {}
+            // The real server may still remember it. After the whole of TIME-WAIT it hardly does.
+            state => {
+                let rests = matches!(
+                    state,
+                    tcp::State::FIN_WAIT
+                        | tcp::State::CLOSE_WAIT
+                        | tcp::State::LAST_ACK
+                        | tcp::State::TIME_WAIT
+                ) && !(state == tcp::State::TIME_WAIT && self.expired.load());
+                realm.remember(&conn.reply(), self.next_seq.load(), rests);
+            }
         }
     }
 

@@ -36,6 +36,7 @@ use crate::{
         Tuple, //
     },
     fullnat::{
+        Past,
         PortSet,
         Realm, //
     },
@@ -180,7 +181,10 @@ fn search<'g>(
     let first = ports::first_address(seed, locals.len());
     let attempts = ports::attempts(locals.len());
     let (before, from) = locals.split_at_checked(first).unwrap_or((&[], locals));
+    // Making the connection asks the table, too. To ask it before that is worth it only where the bits were wrong once.
+    let mut ask = false;
     for known in [true, false] {
+        ask |= !known;
         for local in Iterator::chain(from.iter(), before) {
             if local.ifindex() != 0 && local.ifindex() != interface {
                 continue;
@@ -197,8 +201,10 @@ fn search<'g>(
                 } else {
                     number
                 };
-                if let Some(created) = sit(ctx, conns, plan, local, set, number)? {
-                    return Ok(Some(created));
+                match sit(ctx, conns, plan, local, (set, number), ask)? {
+                    Seated::Yes(created) => return Ok(Some(created)),
+                    Seated::Taken => ask = true,
+                    Seated::No => {}
                 }
             }
         }
@@ -206,25 +212,46 @@ fn search<'g>(
     Ok(None)
 }
 
-/// Makes the connection at a local port, unless that is not free.
+/// What came of a port.
+enum Seated<'g> {
+    /// The connection has it.
+    Yes(Created<'g>),
+    /// Another connection had it when this one was to be inserted.
+    Taken,
+    /// It is not to be had.
+    No,
+}
+
+/// Makes the connection at a local port, unless that is not free; asks the table first if `ask`.
 #[inline(never)]
 fn sit<'g>(
     ctx: &Ctx<'g>,
     conns: &'g ConnTable,
     plan: &Plan<'_>,
     local: &Arc<Local>,
-    set: PortSet,
-    number: u16,
-) -> Result<Option<Created<'g>>, NoConn> {
+    (set, number): (PortSet, u16),
+    ask: bool,
+) -> Result<Seated<'g>, NoConn> {
     let reply = plan.reply(local, number);
-    if conns.find_reply(&reply, ctx.g).is_some() || plan.realm.rests(&reply) {
+    if ask && conns.find_reply(&reply, ctx.g).is_some() {
         local.conflicts.add(1);
-        return Ok(None);
+        plan.realm.take(set, number);
+        return Ok(Seated::No);
+    }
+    // Only TCP's are remembered.
+    let past = if reply.proto == IPPROTO_TCP {
+        plan.realm.past(&reply)
+    } else {
+        Past::default()
+    };
+    if past.rests {
+        local.conflicts.add(1);
+        return Ok(Seated::No);
     }
     if is_others(ctx, &reply) {
-        return Ok(None);
+        return Ok(Seated::No);
     }
-    let (space, ts) = plan.numbers(&reply);
+    let (space, ts) = plan.numbers(&reply, past);
     let seat = Seat {
         local,
         port: reply.dport,
@@ -235,10 +262,12 @@ fn sit<'g>(
     // Before there can be an end of it, which gives it back.
     plan.realm.take(set, number);
     match conns.create_at(plan.param, &seat, plan.max, ctx.g) {
-        Ok(Some(created)) => Ok(Some(created)),
+        Ok(Some(created)) => Ok(Seated::Yes(created)),
         Ok(None) => {
             local.conflicts.add(1);
-            Ok(None)
+            // Its end gave back what the other has.
+            plan.realm.take(set, number);
+            Ok(Seated::Taken)
         }
         Err(e) => {
             plan.realm.give_back(set, number);
@@ -305,21 +334,20 @@ impl Plan<'_> {
         header.bytes().len() as u32
     }
 
-    /// How the client's TCP numbers are translated if replies arrive so.
-    fn numbers(&self, reply: &Tuple) -> (Space, u32) {
+    /// How the client's TCP numbers are translated if replies arrive so, where there was such a past.
+    fn numbers(&self, reply: &Tuple, past: Past) -> (Space, u32) {
         let Some((seq, value)) = self.syn else {
             return (Space::default(), 0);
         };
-        let (key, now) = (self.realm.key(), time::now_ns());
-        let ports = u32::from(reply.dport) | u32::from(reply.sport) << 16;
-        let initial = tcp::initial_seq(key, &reply.dst, &reply.src, ports, now);
+        let clock = self.realm.initial_seq(reply);
+        let initial = past.next.map_or(clock, |next| tcp::seq_after(next, clock));
         let space = Space {
             delta: initial.wrapping_sub(seq),
             first: seq.wrapping_add(1),
             header: self.header(),
         };
         let ts = value.map_or(0, |value| {
-            tcp::timestamp(key, &reply.dst, now).wrapping_sub(value)
+            tcp::timestamp(self.realm.key(), &reply.dst, time::now_ns()).wrapping_sub(value)
         });
         (space, ts)
     }
@@ -580,7 +608,8 @@ fn rewrite_request<const V6: bool>(
     rewrite::both::<V6>(skb, iph, &to, &how, facts, age)
 }
 
-/// Notes what both ends expect next, for a reset.
+/// Notes what both ends expect next, for a reset and for the next connection on the same ports. Not what a reset of the client
+/// says: nobody need believe it.
 #[inline(always)]
 fn note(skb: &Skb<'_>, iph: &Iph, full: &FullNat) {
     let Some(fixed) = skb.read::<20>(iph.l4) else {
@@ -590,6 +619,9 @@ fn note(skb: &Skb<'_>, iph: &Iph, full: &FullNat) {
     let headers = iph.l4.wrapping_add(th.header_len());
     let payload = (skb.len() as usize).saturating_sub(headers) as u32;
     let flags = th.flags().0;
+    if flags & Flags::RST != 0 {
+        return;
+    }
     let ends = u32::from(flags & Flags::SYN != 0).wrapping_add(u32::from(flags & Flags::FIN != 0));
     let next = th.seq().wrapping_add(payload).wrapping_add(ends);
     full.next_seq.store(full.space.to_server(next));

@@ -91,7 +91,7 @@ def labelled(module, text):
 
 
 def balancer(row):
-    return {"c": "ip_vs", "rvs": "rvs"}.get(row.split("-")[1])
+    return {"c": "ip_vs", "rvs": "rvs", "fullnat": "rvs"}.get(row.split("-")[1])
 
 
 def side_by_side(rows, count, least, plain):

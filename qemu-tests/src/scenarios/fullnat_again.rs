@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A local port that comes again to a real server which still has its last connection in TIME-WAIT: the server accepts the SYN
-//! at once, whatever the clients' sequence numbers and timestamps are, and whether they have timestamps at all. Nothing is
-//! sent twice.
+//! at once, whatever the clients' sequence numbers and timestamps are, whether they have timestamps at all, and however much
+//! the last one has sent in the meantime. Nothing is sent twice.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -38,22 +38,32 @@ fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
         // Of the earlier client and the later ones: with timestamps, or without.
         for stamps in [&[1][..], &[0], &[1, 0]] {
-            again(family, stamps).with_context(|| format!("{family:?}, timestamps {stamps:?}"))?;
+            // Nothing, or far more than the megabyte a second by which initial sequence numbers rise.
+            for bytes in [0, 6_000_000] {
+                again(family, stamps, bytes).with_context(|| {
+                    format!("{family:?}, timestamps {stamps:?}, {bytes} bytes before")
+                })?;
+            }
         }
     }
     Ok(())
 }
 
-/// How often something was sent again in a namespace.
-fn sent_again(ns: &Ns) -> Result<u64> {
-    let text = ns.read("/proc/net/snmp")?;
-    let mut rows = text.lines().filter(|line| line.starts_with("Tcp:"));
+/// How often something was sent again in a namespace; only SYNs if `syns`.
+fn sent_again(ns: &Ns, syns: bool) -> Result<u64> {
+    let (file, group, counter) = if syns {
+        ("netstat", "TcpExt:", "TCPSynRetrans")
+    } else {
+        ("snmp", "Tcp:", "RetransSegs")
+    };
+    let text = ns.read(&format!("/proc/net/{file}"))?;
+    let mut rows = text.lines().filter(|line| line.starts_with(group));
     let (names, values) = (
         rows.next().unwrap_or_default(),
         rows.next().unwrap_or_default(),
     );
     std::iter::zip(names.split(' '), values.split(' '))
-        .find(|(name, _)| *name == "RetransSegs")
+        .find(|(name, _)| *name == counter)
         .and_then(|(_, value)| value.parse().ok())
         .with_context(|| text.clone())
 }
@@ -64,7 +74,7 @@ fn remembers(ns: &Ns, peer: SocketAddr) -> Result<bool> {
     Ok(text.contains(&peer.to_string()))
 }
 
-fn again(family: Family, stamps: &[u8]) -> Result<()> {
+fn again(family: Family, stamps: &[u8], bytes: usize) -> Result<()> {
     let topo = fullnat::topo(1)?;
     let (vip, rs) = (at(family.vip(), 80), at(family.rs(1), 8080));
     let (director, client, server) = (&topo.director, &topo.client, &topo.rs[0]);
@@ -80,7 +90,10 @@ fn again(family: Family, stamps: &[u8]) -> Result<()> {
     let tap = Tap::open(client, "eth0", mac(0, 2), mac(0, 1))?;
     let listener = server.run(|| TcpListener::bind(rs))?;
     let mut least = Duration::MAX;
-    for round in 0..rounds(8).max(2) {
+    let mut ahead = bytes > 0;
+    let body = vec![7; bytes];
+    let mut last = Instant::now();
+    for round in 0..rounds(if bytes > 0 { 4 } else { 8 }).max(2) {
         let with = stamps[round % stamps.len()];
         client.set_sysctl("net.ipv4.tcp_timestamps", with)?;
         topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
@@ -91,12 +104,23 @@ fn again(family: Family, stamps: &[u8]) -> Result<()> {
         let begin = Instant::now();
         let mut stream = serve::connect(client, vip).with_context(|| format!("round {round}"))?;
         let took = begin.elapsed();
+        if round > 0 {
+            ahead &= bytes as u128 > last.elapsed().as_micros();
+        }
+        last = begin;
         // Not the second after which a SYN is sent again, and mostly far less.
         ensure!(took < scaled(0.9), "{took:?} in round {round}");
         least = least.min(if round > 0 { took } else { Duration::MAX });
         let from = stream.local_addr()?;
         let (mut there, peer) = listener.accept()?;
         ensure!(peer == seat, "from {peer} in round {round}");
+        std::thread::scope(|scope| -> Result<()> {
+            let writer = scope.spawn(|| (&stream).write_all(&body));
+            let mut taken = vec![0; bytes];
+            there.read_exact(&mut taken)?;
+            writer.join().ok().context("the writer")??;
+            Ok(())
+        })?;
         // The server closes first, and remembers.
         there.write_all(b"bye")?;
         drop(there);
@@ -117,10 +141,13 @@ fn again(family: Family, stamps: &[u8]) -> Result<()> {
             Ok(proc::conn(director, from)?.is_none())
         })?;
     }
-    println!("{family:?}, timestamps {stamps:?}: connected in {least:?}");
+    println!(
+        "{family:?}, timestamps {stamps:?}, {bytes} bytes (ahead: {ahead}): connected in {least:?}"
+    );
     ensure!(least < scaled(0.1), "{least:?} at least");
+    // Bulk may be sent twice for reasons of its own.
     for ns in [client, server] {
-        let n = sent_again(ns)?;
+        let n = sent_again(ns, bytes > 0)?;
         ensure!(n == 0, "{n} segments were sent again in {}", ns.name());
     }
     Ok(())

@@ -144,6 +144,15 @@ fn refused(family: Family) -> Result<()> {
     for text in not_unicast {
         cases.push((text, NEW_LADDR, about(TCP, vip, &bad(text)?), EINVAL));
     }
+    if family == Family::V4 {
+        // Its first four bytes would do.
+        let v6 = about(TCP, vip, &bad("2001:db8::1")?);
+        cases.push(("an IPv6 address", NEW_LADDR, v6.clone(), EINVAL));
+        cases.push(("an IPv6 address", DEL_LADDR, v6, EINVAL));
+    } else {
+        let v4 = Attrs::new().put(1, &[10, 77, 0, 1]);
+        cases.push(("an IPv4 address", NEW_LADDR, about(TCP, vip, &v4), EINVAL));
+    }
     for (what, command, attrs, errno) in cases {
         let reply = ipvs.call(command, &attrs)?;
         ensure!(

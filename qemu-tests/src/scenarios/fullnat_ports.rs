@@ -2,7 +2,7 @@
 
 //! Local ports: one serves several real servers; sockets, reserved ports and virtual services keep theirs; what has just been
 //! given back rests; when there are no more, clients are told so, it is counted, and passes by itself. Two addresses carry more
-//! than 64,000 connections to one server.
+//! than 64,000 connections to one server, TCP and UDP, IPv4 and IPv6.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -26,15 +26,18 @@ pub const SCENARIO: Scenario = Scenario::new(
     run,
 )
 .only_peer(fullnat::ONLY.0, fullnat::ONLY.1)
-.timeout(90.0);
+.timeout(180.0);
 
 fn run(cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
         exhaustion(family).with_context(|| format!("{family:?}, exhaustion"))?;
         others(family).with_context(|| format!("{family:?}, ports of others"))?;
         rest(family).with_context(|| format!("{family:?}, rest"))?;
+        for proto in [UDP, TCP] {
+            many(cx, family, proto).with_context(|| format!("{family:?}, {proto}, many"))?;
+        }
     }
-    many(cx)
+    Ok(())
 }
 
 fn ports(min: u16, max: u16) -> Attrs {
@@ -140,6 +143,10 @@ fn others(family: Family) -> Result<()> {
     ensure!(seen == BTreeSet::from([5005, 5006, 5007]), "ports {seen:?}");
     let fourth = knock(&rig, at(family.raw_client(3), 4000), vip)?;
     ensure!(fourth.is_none(), "somebody's port: {fourth:?}");
+    // Privileged ones only if they are asked for.
+    set(&ipvs, UDP, vip, "rr", &ports(1, 1))?.ok()?;
+    let came = knock(&rig, at(family.raw_client(3), 4000), vip)?.context("refused")?;
+    ensure!(came.sport == 1, "port {}", came.sport);
     Ok(())
 }
 
@@ -203,50 +210,91 @@ fn rest(family: Family) -> Result<()> {
     Ok(())
 }
 
-fn many(cx: &Cx) -> Result<()> {
+/// More connections to one server than an address has ports, at the same time; those of TCP after their handshakes.
+fn many(cx: &Cx, family: Family, proto: u8) -> Result<()> {
     // Debug kernels and emulators take too long for all of them.
     let count: u32 = match cx.guest {
         Guest::Uml => 66_000,
-        _ => 2_000,
+        _ => 500,
     };
-    let family = Family::V4;
     let rig = Rig::new()?;
-    let vip = at(family.vip(), 53);
-    rig.ipvsadm(&format!("-A -u {vip} -s rr"))?;
-    rig.ipvsadm(&format!("-a -u {vip} -r {} -m", at(family.raw_rs(1), 53)))?;
+    let (vip, rs) = (at(family.vip(), 53), at(family.raw_rs(1), 53));
+    let letter = if proto == TCP { "t" } else { "u" };
+    rig.ipvsadm(&format!("-A -{letter} {vip} -s rr"))?;
+    rig.ipvsadm(&format!("-a -{letter} {vip} -r {rs} -m"))?;
     let ipvs = Ipvs::open(&rig.topo.director)?;
-    fullnat::add(&ipvs, UDP, vip, local(family, 1))?;
-    fullnat::add(&ipvs, UDP, vip, local(family, 2))?;
+    fullnat::add(&ipvs, proto, vip, local(family, 1))?;
+    fullnat::add(&ipvs, proto, vip, local(family, 2))?;
     let mut seen = BTreeSet::new();
     let mut next = 0;
     while next < count {
         let end = (next + 500).min(count);
-        let raw: Vec<Vec<u8>> = (next..end)
+        let clients: Vec<SocketAddr> = (next..end)
             .map(|n| {
-                let client = at(
+                at(
                     family.raw_client((n >> 12) as u16),
                     1000 + (n & 0xfff) as u16,
-                );
-                Pkt::udp(client, vip, b"").bytes()
+                )
             })
             .collect();
-        let io = rig.exchange_raw(Side::Client, &raw)?;
+        let first: Vec<Vec<u8>> = clients
+            .iter()
+            .map(|&client| match proto {
+                TCP => Segment::new(client, vip, SYN, 100, 0).bytes(),
+                _ => Pkt::udp(client, vip, b"").bytes(),
+            })
+            .collect();
+        let io = rig.exchange_raw(Side::Client, &first)?;
         ensure!(io.client.is_empty(), "refused after {next}");
         for frame in &io.server {
+            ensure!(frame.pkt.dest() == rs, "{frame:?}");
+            let from = frame.pkt.source();
+            ensure!(seen.insert(from), "{from} twice");
+        }
+        if proto == TCP {
+            let answers: Vec<Vec<u8>> = io
+                .server
+                .iter()
+                .map(|f| {
+                    let ack = f.pkt.seq.wrapping_add(1);
+                    Segment::new(rs, f.pkt.source(), SYN | ACK, 800, ack).bytes()
+                })
+                .collect();
+            let back = rig.exchange_raw(Side::Server, &answers)?.client;
+            // Each client gets its own.
+            let reached: BTreeSet<SocketAddr> = back.iter().map(|f| f.pkt.dest()).collect();
             ensure!(
-                seen.insert(frame.pkt.source()),
-                "{} twice",
-                frame.pkt.source()
+                reached == clients.iter().copied().collect()
+                    && back
+                        .iter()
+                        .all(|f| f.pkt.source() == vip && f.pkt.ack == 101),
+                "answers after {next}"
+            );
+            let last: Vec<Vec<u8>> = clients
+                .iter()
+                .map(|&client| Segment::new(client, vip, ACK, 101, 801).bytes())
+                .collect();
+            ensure!(
+                rig.exchange_raw(Side::Client, &last)?.server.len() == last.len(),
+                "acknowledgements after {next}"
             );
         }
         next = end;
     }
     ensure!(seen.len() == count as usize, "{} came", seen.len());
-    let pool = locals(&ipvs, UDP, vip)?;
-    println!("{count} connections: {pool:?}");
+    let pool = locals(&ipvs, proto, vip)?;
+    println!("{family:?}, {letter}: {count} connections: {pool:?}");
     ensure!(
         pool.iter().map(|l| l.conns).sum::<u32>() == count,
         "{pool:#?}"
+    );
+    let line = rig.ipvsadm("-Ln")?;
+    let active = if proto == TCP { count } else { 0 };
+    let numbers = line.lines().last().unwrap_or_default();
+    let numbers: Vec<&str> = numbers.split_whitespace().rev().take(2).collect();
+    ensure!(
+        numbers == [(count - active).to_string(), active.to_string()],
+        "{line}"
     );
     Ok(())
 }

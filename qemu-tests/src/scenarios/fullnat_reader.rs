@@ -2,7 +2,7 @@
 
 //! rvs-toa at a real server: unmodified servers get their clients' addresses from getpeername() and accept(), IPv4, IPv6 and
 //! IPv4 at sockets for both, with loss too; only within its cgroup, only from the directors it was told of, and only as long
-//! as it runs. What is missing it says.
+//! as it runs, or as long as its links are pinned. What is missing it says.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -32,7 +32,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 )
 .only_peer(fullnat::ONLY.0, fullnat::ONLY.1)
 .with_rvs_toa()
-.timeout(90.0);
+.timeout(120.0);
 
 const ROOT: &str = "/sys/fs/cgroup";
 const CGROUP: &str = "/sys/fs/cgroup/rvs-toa";
@@ -50,6 +50,7 @@ fn run(cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
         named(tool, family).with_context(|| format!("{family:?}"))?;
         late(tool, family).with_context(|| format!("{family:?}, late"))?;
+        pinned(tool, family).with_context(|| format!("{family:?}, pinned"))?;
         nginx(tool, family).with_context(|| format!("{family:?}, nginx"))?;
     }
     // Until the kernel has seen the last process of it go.
@@ -316,6 +317,60 @@ fn named(tool: &Path, family: Family) -> Result<()> {
     ensure!(seen.is_named(), "of the same kind: {seen:?}");
     let counted = reader.end()?;
     ensure!(counted == [1, 2, 1, 0, 0], "{counted:?}");
+    Ok(())
+}
+
+/// With its links pinned by bpftool it may end, and another begin, without a connection that has no name.
+fn pinned(tool: &Path, family: Family) -> Result<()> {
+    let topo = director(family, 254, &[(80, 8080)])?;
+    let vip = at(family.vip(), 80);
+    let _server = python(&topo.rs[0], family.rs(1), 8080, CGROUP)?;
+    let (init, dir) = (Ns::init()?, "/tmp/bpf-pinned");
+    std::fs::create_dir_all(dir)?;
+    init.cmd(&format!("mount -t bpf bpf {dir}"))?;
+    let args = format!("--from {DIRECTORS} --cgroup {CGROUP}");
+    let pin = |to: &str| -> Result<()> {
+        std::fs::create_dir(format!("{dir}/{to}"))?;
+        // As the manual says it.
+        init.cmd_stdin(
+            "sh -es",
+            &format!(
+                "for name in toa_read toa_name4 toa_name6; do\n\
+                 prog=$(bpftool -j prog show | jq \".[] | select(.name == \\\"$name\\\").id\" | tail -n 1)\n\
+                 link=$(bpftool -j link show | jq \".[] | select(.prog_id == $prog).id\")\n\
+                 bpftool link pin id $link {dir}/{to}/$name\ndone\n"
+            ),
+        )?;
+        Ok(())
+    };
+    let named = |what: &str| -> Result<()> {
+        let seen = ask(&topo, vip)?;
+        ensure!(seen.is_named(), "{what}: {seen:?}");
+        Ok(())
+    };
+    let reader = Reader::start(tool, &args)?;
+    pin("one")?;
+    reader.signal(Signal::SIGKILL)?;
+    drop(reader);
+    for _ in 0..3 {
+        named("after its end")?;
+    }
+    // The next one beside it, then instead of it.
+    let mut reader = Reader::start(tool, &args)?;
+    pin("two")?;
+    named("twice")?;
+    std::fs::remove_dir_all(format!("{dir}/one"))?;
+    named("by the second")?;
+    let [connections, ..] = reader.counts()?;
+    ensure!(connections == 2, "{connections}");
+    reader.end()?;
+    named("after the second's end")?;
+    // Without pins, without names.
+    std::fs::remove_dir_all(format!("{dir}/two"))?;
+    until_true("it is detached", 5.0, || Ok(!attached()?.contains("toa_")))?;
+    let seen = ask(&topo, vip)?;
+    ensure!(seen.is_hidden(), "without pins: {seen:?}");
+    init.cmd(&format!("umount {dir}"))?;
     Ok(())
 }
 

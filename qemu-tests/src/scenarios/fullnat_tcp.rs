@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! TCP through FullNAT: real servers that know no way to the client, local addresses that no interface has, set up by
-//! unmodified ipvsadm but for the pool. Both ends agree on timestamps, SACK, window scale and ECN, as without a director. Nothing
-//! is tracked.
+//! unmodified ipvsadm but for the pool. Both ends agree on timestamps, SACK, window scale and ECN, as without a director; urgent
+//! data stays where it is; bulk passes the director in packets larger than any device's, with GSO and GRO on. Nothing is tracked.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 
 use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use nix::sys::socket::{recv, send, MsgFlags};
 
-use crate::fullnat::{self, is_local, local, locals, tracked};
+use crate::fullnat::{self, is_local, local, locals, set, tracked};
+use crate::genl::Attrs;
 use crate::ipvs::Ipvs;
+use crate::ns::Ns;
 use crate::pkt::TCP;
 use crate::proc;
 use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family};
-use crate::wait::until_true;
+use crate::wait::{until, until_true};
 
 pub const SCENARIO: Scenario = Scenario::new(
     "fullnat_tcp",
@@ -79,7 +85,11 @@ fn run(_cx: &Cx) -> Result<()> {
         }
         let n = 3_000_000;
         serve::fetch(&stream, n)?;
+        let before = sent_to_servers(&topo.director)?;
         serve::give(&stream, n)?;
+        let packets = sent_to_servers(&topo.director)? - before;
+        println!("{family:?}: {n} bytes in {packets} packets");
+        ensure!(packets < n as u64 / 3000, "{packets} packets to servers");
 
         // Both ends have agreed on all they know, and see each other's congestion marks.
         let server = topo.rs.iter().find(|ns| ns.name() == serve::name(&first));
@@ -126,6 +136,67 @@ fn run(_cx: &Cx) -> Result<()> {
             Ok(proc::conn(&topo.director, client)?.is_some_and(|c| c.state != "ESTABLISHED"))
         })?;
         drop(servers);
+        for (kind, proxy) in [(0, 0), (254, 0), (0, 1)] {
+            urgent(family, kind, proxy)
+                .with_context(|| format!("{family:?}, urgent data, {kind}, {proxy}"))?;
+        }
     }
+    Ok(())
+}
+
+/// How many packets have left for servers.
+fn sent_to_servers(director: &Ns) -> Result<u64> {
+    let text = director.read("/proc/net/dev")?;
+    text.lines()
+        .filter_map(|line| line.trim().split_once(':'))
+        .filter(|(name, _)| name.starts_with('s'))
+        .map(|(_, numbers)| {
+            let packets = numbers.split_whitespace().nth(9);
+            packets
+                .and_then(|n| n.parse::<u64>().ok())
+                .with_context(|| text.clone())
+        })
+        .sum()
+}
+
+/// An urgent byte amid others, with the client's address in options or in front, or not.
+fn urgent(family: Family, kind: u8, proxy: u8) -> Result<()> {
+    let topo = fullnat::topo(1)?;
+    let (vip, rs) = (at(family.vip(), 80), at(family.rs(1), 8080));
+    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
+    let ipvs = Ipvs::open(&topo.director)?;
+    fullnat::add(&ipvs, TCP, vip, local(family, 1))?;
+    let extra = Attrs::new()
+        .u8(fullnat::TOA_KIND, kind)
+        .u8(fullnat::PROXY, proxy);
+    set(&ipvs, TCP, vip, "rr", &extra)?.ok()?;
+    let listener = topo.rs[0].run(|| TcpListener::bind(rs))?;
+    let mut stream = serve::connect(&topo.client, vip)?;
+    let (mut there, _) = listener.accept()?;
+    stream.write_all(b"abc")?;
+    ensure!(send(stream.as_raw_fd(), b"!", MsgFlags::MSG_OOB)? == 1);
+    stream.write_all(b"def")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut byte = [0];
+    until("the urgent byte", 5.0, || {
+        match recv(there.as_raw_fd(), &mut byte, MsgFlags::MSG_OOB) {
+            Ok(n) => Ok((n == 1).then_some(())),
+            // Not announced yet, or announced only.
+            Err(Errno::EINVAL | Errno::EAGAIN) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    })?;
+    let mut rest = Vec::new();
+    there.read_to_end(&mut rest)?;
+    let text = String::from_utf8_lossy(&rest);
+    let data = if proxy == 0 {
+        &text[..]
+    } else {
+        let (front, data) = text.split_once("\r\n").context("no header")?;
+        ensure!(front.starts_with("PROXY TCP"), "{text:?}");
+        data
+    };
+    ensure!(byte == *b"!" && data == "abcdef", "{byte:?}, {text:?}");
     Ok(())
 }

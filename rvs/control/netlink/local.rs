@@ -145,7 +145,8 @@ pub(super) fn options(
     }
     let min = min.map_or(old.ports.min(), u16::from_ne_bytes);
     let max = max.map_or(old.ports.max(), u16::from_ne_bytes);
-    let ports = Range::new(min, max).ok_or_else(|| refuse(c"no local port is in the range"))?;
+    let ports = Range::new(min, max)
+        .ok_or_else(|| refuse(c"local ports are 1 to 65535, the lowest before the highest"))?;
     Ok(Some(Options { ports, carry }.prepare()?))
 }
 
@@ -183,6 +184,12 @@ fn parse(request: &Request<'_>, nest: Attr<'_>, family: Family) -> Result<(Prefi
         Family::V4 => 32,
         Family::V6 => 128,
     };
+    // Clients send `union nf_inet_addr`, whatever the family; what is behind an IPv4 address is 0 in it.
+    if family == Family::V4 && bytes.iter().skip(4).any(|b| *b != 0) {
+        return Err(refuse(
+            c"the service is one of IPv4, the local address is not",
+        ));
+    }
     let len = number::<1>(request, nest, laddr_attr::PREFIX_LEN)?.map_or(whole, |[len]| len);
     let mut ifname = IfName::default();
     if let Some(text) = nest.find_inside(laddr_attr::IFNAME) {

@@ -126,9 +126,9 @@ pub mod svc_fullnat {
     pub const TOA_SYN: u16 = 73;
     /// `u8`: version of the PROXY protocol, 1 or 2; 0: none.
     pub const PROXY: u16 = 74;
-    /// `u16`, host order: the lowest local port.
+    /// `u16`, host order: the lowest local port, not 0.
     pub const PORT_MIN: u16 = 75;
-    /// `u16`, host order: the highest one.
+    /// `u16`, host order: the highest one, not below the lowest.
     pub const PORT_MAX: u16 = 76;
     /// `u32`, output only: how many local addresses there are.
     pub const LOCALS: u16 = 77;

@@ -56,6 +56,26 @@ pub fn initial_seq(key: &Key, local: &Addr, server: &Addr, ports: u32, now: u64)
     (hash as u32).wrapping_add((now >> 10) as u32)
 }
 
+/// By how much an initial sequence number is ahead of what the last connection would have sent next: more than a window
+/// without scaling, as for ports that Linux itself uses again (`tcp_twsk_unique()`).
+const BEYOND: u32 = (1 << 16) + 1;
+
+/// Whether a connection that would have sent `next` next has sent so fast that [`initial_seq()`], now `clock`, is not ahead of
+/// it.
+pub const fn outran(next: u32, clock: u32) -> bool {
+    clock.wrapping_sub(next) as i32 <= 0
+}
+
+/// The initial sequence number after a connection on the same ends that would have sent `next` next: `clock`, as
+/// [`initial_seq()`] says, or a bit more than `next` if that is ahead of it.
+pub const fn seq_after(next: u32, clock: u32) -> u32 {
+    if outran(next, clock) {
+        next.wrapping_add(BEYOND)
+    } else {
+        clock
+    }
+}
+
 /// The timestamp clock of a local address: a millisecond a tick, from a start that the key hides. `now` in nanoseconds.
 pub fn timestamp(key: &Key, local: &Addr, now: u64) -> u32 {
     let [a, b] = local.words64();
@@ -448,6 +468,28 @@ mod tests {
         }
         assert_ne!(at(5, 0), at(6, 0));
         assert_ne!(at(5, 0), initial_seq(&[7, 9], &l, &r, 5, 0));
+    }
+
+    #[test]
+    fn numbers_rise_from_connection_to_connection() {
+        for next in [0, 5, u32::MAX, 1 << 31] {
+            // A slow one: the clock is ahead.
+            for ahead in [1, 2, 60_000_000, i32::MAX as u32] {
+                let clock = next.wrapping_add(ahead);
+                assert!(!outran(next, clock));
+                assert_eq!(seq_after(next, clock), clock);
+            }
+            // One that has sent up to two gigabytes more than the clock has ticks.
+            for behind in [0, 1, 100_000_000, 1 << 31] {
+                let clock = next.wrapping_sub(behind);
+                assert!(outran(next, clock));
+                let first = seq_after(next, clock);
+                assert!(first.wrapping_sub(next) as i32 > 0);
+            }
+            // More than that, and the clock is ahead again.
+            let clock = next.wrapping_sub(3_000_000_000);
+            assert!(seq_after(next, clock).wrapping_sub(next) as i32 > 0);
+        }
     }
 
     #[test]
