@@ -33,8 +33,7 @@ use crate::{
         ConnTable,
         Created,
         FullNat,
-        Tuple,
-        Way, //
+        Tuple, //
     },
     os::{
         netfilter::{
@@ -167,12 +166,12 @@ pub(super) fn established<'a, const V6: bool>(
     let Some(conns) = ctx.netns.conns() else {
         return Verdict::Accept(skb);
     };
-    // Seen backwards, a packet that the real server got is a reply of the connection.
-    let found = embedded
-        .as_ref()
-        .map(|(tuple, inner)| (tuple, inner, conns.find(tuple, ctx.g)));
-    if let Some((_, inner, Some((conn, Way::Reply)))) = found {
-        return to_client::<V6>(ctx, skb, iph, inner, conn);
+    // Seen backwards, a packet that the real server got is a reply of the connection. An error may have begun another one, of which
+    // it is a request: C looks for replies first.
+    if let Some((tuple, inner)) = &embedded {
+        if let Some(conn) = conns.find_reply(tuple, ctx.g) {
+            return to_client::<V6>(ctx, skb, iph, inner, conn);
+        }
     }
     if !may_be_request {
         return Verdict::Accept(skb);
@@ -184,10 +183,24 @@ pub(super) fn established<'a, const V6: bool>(
             Carried::Not => {}
         }
     }
-    match found {
-        Some((_, inner, Some((conn, _)))) => to_server::<V6>(ctx, skb, iph, inner, conn),
-        Some((tuple, inner, None)) => unknown::<V6>(ctx, conns, skb, iph, inner, tuple),
+    match embedded {
+        Some((tuple, inner)) => request::<V6>(ctx, conns, skb, iph, &inner, &tuple),
         None => Verdict::Accept(skb),
+    }
+}
+
+/// Deals with an error about what, seen backwards, is a request or of no connection.
+fn request<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    conns: &ConnTable,
+    skb: Skb<'a>,
+    iph: &Iph,
+    inner: &Iph,
+    tuple: &Tuple,
+) -> Verdict<'a> {
+    match conns.find_request(tuple, ctx.g) {
+        Some(conn) => to_server::<V6>(ctx, skb, iph, inner, conn),
+        None => unknown::<V6>(ctx, conns, skb, iph, inner, tuple),
     }
 }
 
@@ -229,10 +242,7 @@ pub(super) fn forwarded_request<'a, const V6: bool>(
     let Some(conns) = ctx.netns.conns() else {
         return Verdict::Accept(skb);
     };
-    match conns.find_request(&tuple, ctx.g) {
-        Some(conn) => to_server::<V6>(ctx, skb, iph, &inner, conn),
-        None => unknown::<V6>(ctx, conns, skb, iph, &inner, &tuple),
-    }
+    request::<V6>(ctx, conns, skb, iph, &inner, &tuple)
 }
 
 /// Deals with an error about a packet of no connection, which `schedule_icmp` lets begin one.
