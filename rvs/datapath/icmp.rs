@@ -700,7 +700,6 @@ fn rewrite<const V6: bool>(
     let Some(bytes) = skb.writable(end) else {
         return false;
     };
-    // The embedded header may have been read from elsewhere than it lies now: C checks again, too.
     if V6 {
         let ports_at = ports.then_some(inner.l4);
         if nat::rewrite_icmp_v6(bytes, inner.at, ports_at, side, addr, port).is_err() {
@@ -724,19 +723,14 @@ fn rewrite<const V6: bool>(
         skb.csum_partial(iph.l4 as u32, icmpv6::CHECK_OFFSET as u16);
         return true;
     }
-    if bytes
-        .get(inner.at)
-        .is_none_or(|b| usize::from(b & 0x0f).wrapping_mul(4) != inner.l4.wrapping_sub(inner.at))
-    {
+    // The embedded header may have been read from elsewhere than it lies now: C checks again, too.
+    if nat::rewrite_icmp_v4(bytes, iph.l4, inner.l4, side, addr, port, false).is_err() {
         return false;
     }
     if age {
         if let Some(mut header) = rvs_core::wire::ipv4::Ipv4::parse_mut(bytes) {
             header.decrease_ttl();
         }
-    }
-    if nat::rewrite_icmp_v4(bytes, iph.l4, side, addr, port, false).is_err() {
-        return false;
     }
     let set_check = |skb: &mut Skb<'_>, check: u16| {
         skb.writable(iph.l4.wrapping_add(HEADER))

@@ -26,7 +26,7 @@ use crate::ns::Ns;
 use crate::pkt::{Pkt, ICMP, ICMPV6};
 use crate::proc;
 use crate::rig::{Rig, Side};
-use crate::scenario::{Cx, Guest, Rng, Scenario};
+use crate::scenario::{Cx, Guest, Peer, Rng, Scenario};
 use crate::serve;
 use crate::topo::{at, Family, Topo};
 use crate::wait::{patience, slow, until};
@@ -44,7 +44,7 @@ const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 fn run(cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
-        packets(family).with_context(|| format!("packets, {family:?}"))?;
+        packets(cx.peer, family).with_context(|| format!("packets, {family:?}"))?;
         begins(family).with_context(|| format!("what begins, {family:?}"))?;
         for direct in [false, true] {
             let what = || {
@@ -107,7 +107,7 @@ fn rig(family: Family, port: u16, method: u32) -> Result<Rig> {
     Ok(rig)
 }
 
-fn packets(family: Family) -> Result<()> {
+fn packets(peer: Peer, family: Family) -> Result<()> {
     let vip = at(family.vip(), 80);
     let client = at(family.raw_client(1), 4000);
     for port in [80, 9000] {
@@ -125,16 +125,19 @@ fn packets(family: Family) -> Result<()> {
             "{back:?}: {:?}",
             look(&back)?
         );
-        // Where the port stays, so does the checksum, right or wrong.
-        if port == 80 {
-            let mut bad = sctp(client, vip, &[ChunkType::DATA]);
-            bad.body[11] ^= 0x55;
-            let came = rig.forwarded(&bad)?;
-            ensure!(
-                came.body[8..12] == bad.body[8..12] && !look(&came)?.2,
-                "{came:?}"
-            );
-        }
+        // Where the port stays, so does the checksum, right or wrong; where it does not, C makes it right.
+        let mut bad = sctp(client, vip, &[ChunkType::DATA]);
+        bad.body[11] ^= 0x55;
+        let came = rig.forwarded(&bad)?;
+        ensure!(
+            port != 80 || came.body[8..12] == bad.body[8..12],
+            "{came:?}"
+        );
+        let is_right = look(&came)?.2;
+        ensure!(
+            is_right == (port != 80 && peer == Peer::C),
+            "{is_right}: {came:?}"
+        );
         // An error about an answer finds the server.
         let answer = sctp(vip, client, &[ChunkType::DATA]);
         let (kind, code) = if family == Family::V4 { (3, 2) } else { (1, 4) };
