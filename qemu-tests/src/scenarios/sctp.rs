@@ -270,7 +270,7 @@ fn states(family: Family, direct: bool, rng: &mut Rng) -> Result<()> {
             let mut expected = Vec::new();
             for (n, (_, event)) in PACKETS.iter().enumerate() {
                 // Slow guests take a part of them.
-                if slow() > 1.0 && !rng.chance(6) {
+                if slow() > 1.0 && !rng.chance(14) {
                     continue;
                 }
                 host += 1;

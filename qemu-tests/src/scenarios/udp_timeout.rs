@@ -71,7 +71,11 @@ fn run(_cx: &Cx) -> Result<()> {
         rig.ipvsadm("--set 0 0 60")?;
         rig.forwarded(&query)?;
         near(60)?;
-        // Reloaded by each packet, it outlives its timeout; left alone it goes.
+        // Reloaded by each packet, it outlives its timeout; left alone it goes. One family's does for slow guests, whose timeouts must
+        // be longer.
+        if slow() > 1.0 && family == Family::V6 {
+            continue;
+        }
         let short = (2.0 * slow()).ceil().max(3.0);
         rig.ipvsadm(&format!("--set 0 0 {short}"))?;
         for i in 0..6 {
