@@ -11,7 +11,7 @@ SCENARIO ?=
 # How many scenarios of a run may pass at a second attempt only (they are named, and never those that the kernel had a word about).
 AGAIN ?=
 # What `make test` boots on the stock kernel.
-QEMU_SCENARIOS ?= boot hooks
+QEMU_SCENARIOS ?= boot hooks ignore_tunneled
 
 lab := scripts/lab
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO)))

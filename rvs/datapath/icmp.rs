@@ -33,8 +33,7 @@ use crate::{
         ConnTable,
         Created,
         FullNat,
-        Tuple,
-        Way, //
+        Tuple, //
     },
     os::{
         netfilter::{
@@ -167,12 +166,12 @@ pub(super) fn established<'a, const V6: bool>(
     let Some(conns) = ctx.netns.conns() else {
         return Verdict::Accept(skb);
     };
-    // Seen backwards, a packet that the real server got is a reply of the connection.
-    let found = embedded
-        .as_ref()
-        .map(|(tuple, inner)| (tuple, inner, conns.find(tuple, ctx.g)));
-    if let Some((_, inner, Some((conn, Way::Reply)))) = found {
-        return to_client::<V6>(ctx, skb, iph, inner, conn);
+    // Seen backwards, a packet that the real server got is a reply of the connection. An error may have begun another one, of which
+    // it is a request: C looks for replies first.
+    if let Some((tuple, inner)) = &embedded {
+        if let Some(conn) = conns.find_reply(tuple, ctx.g) {
+            return to_client::<V6>(ctx, skb, iph, inner, conn);
+        }
     }
     if !may_be_request {
         return Verdict::Accept(skb);
@@ -184,10 +183,24 @@ pub(super) fn established<'a, const V6: bool>(
             Carried::Not => {}
         }
     }
-    match found {
-        Some((_, inner, Some((conn, _)))) => to_server::<V6>(ctx, skb, iph, inner, conn),
-        Some((tuple, inner, None)) => unknown::<V6>(ctx, conns, skb, iph, inner, tuple),
+    match embedded {
+        Some((tuple, inner)) => request::<V6>(ctx, conns, skb, iph, &inner, &tuple),
         None => Verdict::Accept(skb),
+    }
+}
+
+/// Deals with an error about what, seen backwards, is a request or of no connection.
+fn request<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    conns: &ConnTable,
+    skb: Skb<'a>,
+    iph: &Iph,
+    inner: &Iph,
+    tuple: &Tuple,
+) -> Verdict<'a> {
+    match conns.find_request(tuple, ctx.g) {
+        Some(conn) => to_server::<V6>(ctx, skb, iph, inner, conn),
+        None => unknown::<V6>(ctx, conns, skb, iph, inner, tuple),
     }
 }
 
@@ -229,10 +242,7 @@ pub(super) fn forwarded_request<'a, const V6: bool>(
     let Some(conns) = ctx.netns.conns() else {
         return Verdict::Accept(skb);
     };
-    match conns.find_request(&tuple, ctx.g) {
-        Some(conn) => to_server::<V6>(ctx, skb, iph, &inner, conn),
-        None => unknown::<V6>(ctx, conns, skb, iph, &inner, &tuple),
-    }
+    request::<V6>(ctx, conns, skb, iph, &inner, &tuple)
 }
 
 /// Deals with an error about a packet of no connection, which `schedule_icmp` lets begin one.
@@ -690,7 +700,6 @@ fn rewrite<const V6: bool>(
     let Some(bytes) = skb.writable(end) else {
         return false;
     };
-    // The embedded header may have been read from elsewhere than it lies now: C checks again, too.
     if V6 {
         let ports_at = ports.then_some(inner.l4);
         if nat::rewrite_icmp_v6(bytes, inner.at, ports_at, side, addr, port).is_err() {
@@ -714,19 +723,14 @@ fn rewrite<const V6: bool>(
         skb.csum_partial(iph.l4 as u32, icmpv6::CHECK_OFFSET as u16);
         return true;
     }
-    if bytes
-        .get(inner.at)
-        .is_none_or(|b| usize::from(b & 0x0f).wrapping_mul(4) != inner.l4.wrapping_sub(inner.at))
-    {
+    // The embedded header may have been read from elsewhere than it lies now: C checks again, too.
+    if nat::rewrite_icmp_v4(bytes, iph.l4, inner.l4, side, addr, port, false).is_err() {
         return false;
     }
     if age {
         if let Some(mut header) = rvs_core::wire::ipv4::Ipv4::parse_mut(bytes) {
             header.decrease_ttl();
         }
-    }
-    if nat::rewrite_icmp_v4(bytes, iph.l4, side, addr, port, false).is_err() {
-        return false;
     }
     let set_check = |skb: &mut Skb<'_>, check: u16| {
         skb.writable(iph.l4.wrapping_add(HEADER))

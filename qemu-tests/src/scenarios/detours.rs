@@ -61,6 +61,23 @@ fn hairpin(family: Family) -> Result<()> {
         back.len() == 1 && back[0].source() == vip && back[0].dest() == client && back[0].csum_ok,
         "{io:#?}"
     );
+    // As the client sent it, and in a tunnel.
+    for (n, flags) in (0u16..).zip(["-g", "-i"]) {
+        let (vip, rs) = (at(vip.ip(), 81 + n), at(rs.ip(), 81 + n));
+        rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+        rig.ipvsadm(&format!("-a -t {vip} -r {rs} {flags}"))?;
+        let io = rig.exchange(Side::Client, &[Pkt::tcp(client, vip, SYN)])?;
+        let came = io.one_at_client()?;
+        let (src, dst) = if flags == "-g" {
+            (client.ip(), vip.ip())
+        } else {
+            (family.director(), rs.ip())
+        };
+        ensure!(
+            came.src == src && came.dst == dst && came.ttl == 63,
+            "{flags}: {came:?}"
+        );
+    }
     Ok(())
 }
 
@@ -222,6 +239,14 @@ fn vrf(family: Family) -> Result<()> {
     ensure!(came.dest() == rs && came.csum_ok, "{came:?}");
     let came = rig.returned(&Pkt::tcp(rs, client, SYN | ACK))?;
     ensure!(came.source() == vip && came.csum_ok, "{came:?}");
+    for (n, flags) in (0u16..).zip(["-g", "-i"]) {
+        let (vip, rs) = (at(vip.ip(), 81 + n), at(rs.ip(), 81 + n));
+        rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+        rig.ipvsadm(&format!("-a -t {vip} -r {rs} {flags}"))?;
+        let came = rig.forwarded(&Pkt::tcp(client, vip, SYN))?;
+        let dst = if flags == "-g" { vip } else { rs };
+        ensure!(came.dst == dst.ip() && came.ttl == 63, "{flags}: {came:?}");
+    }
     // Servers in the VRF, which the main table does not know: the client is told so.
     let (net, table) = match family {
         Family::V4 => ("10.8.1.0/24", "table 10"),

@@ -4,7 +4,7 @@
 //! that it is not; the kernel's tunnel devices take that mark off again (`skb_scrub_packet()`), IPsec's tunnels (IPComp, whose protocol
 //! nobody balances) leave it.
 //!
-//! Proves checklist item 118: on a kernel with IPComp, that is the stock one.
+//! Proves checklist item 118: on a kernel with IPComp, that is the stock one (`make test-boot`).
 
 use anyhow::{ensure, Context, Result};
 
@@ -17,10 +17,9 @@ use crate::topo::{at, Family};
 pub const SCENARIO: Scenario = Scenario::new(
     "ignore_tunneled",
     "what comes out of tunnels is balanced, unless told not to",
-    &[],
+    &[118],
     run,
 )
-.partly(&[118])
 .only_guests(NOT_KASAN, WHY);
 
 const NOT_KASAN: &[Guest] = &[Guest::Uml, Guest::Lockdep, Guest::Qemu, Guest::Virtme];

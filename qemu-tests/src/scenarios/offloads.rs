@@ -207,7 +207,7 @@ fn real_server(ns: &Ns) -> Result<()> {
 }
 
 /// Bytes and packets that the director has sent to the real server.
-fn sent(director: &Ns) -> Result<(u64, u64)> {
+pub(super) fn sent(director: &Ns) -> Result<(u64, u64)> {
     let text = director.read("/proc/net/dev")?;
     let row = text
         .lines()

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! With `schedule_icmp` an ICMP error about a flow of a service that nobody knows is scheduled as the flow's packet would be, and
-//! the flow then follows it: another director may have known it, or it may never have come by. Without, it ends here.
+//! the flow then follows it: another director may have known it, or it may never have come by. Without, it ends here. Errors about
+//! tunnels begin something only where nobody can tell that they are: IPv6 in them, or around them.
 //!
 //! Proves checklist item 96.
 
@@ -24,6 +25,90 @@ fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
         for proto in [TCP, UDP] {
             one(family, proto).with_context(|| format!("{family:?}, protocol {proto}"))?;
+        }
+        tunnels(family).with_context(|| format!("tunnels over {family:?}"))?;
+    }
+    Ok(())
+}
+
+/// A service by mark takes whatever is marked: also errors about tunnels of ours that C does not know for such, with IPv6 in them or
+/// around them. They are about UDP then. What is known for a tunnel begins nothing.
+fn tunnels(outer: Family) -> Result<()> {
+    const GUE_PORT: u16 = 6080;
+    for inner in Family::BOTH {
+        let rig = Rig::new()?;
+        let director = &rig.topo.director;
+        director.set_sysctl("net.ipv4.vs.schedule_icmp", 1)?;
+        let (vip, client) = (at(inner.vip(), 80), at(inner.raw_client(1), 4000));
+        let (rs, marked) = (outer.raw_rs(1), outer.raw_rs(5));
+        rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+        rig.ipvsadm(&format!(
+            "-a -t {vip} -r {} -i --tun-type gue --tun-port {GUE_PORT}",
+            at(rs, 80)
+        ))?;
+        let six = if outer == Family::V6 { "-6" } else { "" };
+        rig.ipvsadm(&format!("-A -f 10 {six} -s rr"))?;
+        rig.ipvsadm(&format!("-a -f 10 {six} -r {} -m", at(marked, 0)))?;
+        for line in [
+            "nft add table inet t",
+            "nft add chain inet t pre { type filter hook prerouting priority -150 ; }",
+            "nft add rule inet t pre iif s1 meta l4proto { icmp, ipv6-icmp } meta mark set 10",
+        ] {
+            director.cmd(line)?;
+        }
+        for (n, begun) in [(0u16, false), (1, true)] {
+            let client = at(client.ip(), client.port() + n);
+            let request = Pkt::tcp(client, vip, SYN);
+            if begun {
+                rig.forwarded(&request)?;
+            }
+            let tunnel = Pkt::udp(
+                at(outer.director_at(1), 50_000 + n),
+                at(rs, GUE_PORT),
+                &[
+                    &[0, if inner == Family::V4 { 4 } else { 41 }, 0, 0],
+                    &request.bytes()[..],
+                ]
+                .concat(),
+            );
+            let (kind, code) = if outer == Family::V4 { (3, 1) } else { (1, 0) };
+            let error = Pkt::icmp_error(
+                outer.raw_rs(99),
+                outer.director_at(1),
+                kind,
+                code,
+                0,
+                &tunnel.bytes(),
+            );
+            let io = rig.exchange(Side::Server, &[error])?;
+            let server = at(rs, GUE_PORT);
+            let conn = proc::conn(director, server)?;
+            if (inner, outer) != (Family::V4, Family::V4) {
+                let came = io.one_at_server()?;
+                ensure!(came.dst == marked && came.csum_ok, "{came:?}");
+                let quoted = Pkt::parse(&came.body, false)?;
+                let vport = 50_000 + n;
+                ensure!(
+                    quoted.source() == at(marked, vport) && quoted.dest() == server,
+                    "{inner:?}, {begun}: it quotes {quoted:?}"
+                );
+                let conn = conn.context("no connection")?;
+                ensure!(
+                    conn.proto == "UDP" && conn.dest.ip() == marked,
+                    "{inner:?}, {begun}: {conn:?}"
+                );
+                continue;
+            }
+            ensure!(conn.is_none(), "{begun}: {conn:?}");
+            if begun {
+                let told = io.one_at_client()?;
+                ensure!(
+                    told.dst == client.ip() && (told.icmp_type, told.icmp_code) == (kind, code),
+                    "{told:?}"
+                );
+            } else {
+                ensure!(io.server.is_empty() && io.client.is_empty(), "{io:#?}");
+            }
         }
     }
     Ok(())

@@ -11,9 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{ensure, Context, Result};
 
 use crate::ipvs::{cmd, dest, dest_full, for_dest, svc_id, Ipvs};
-use crate::pkt::{octets, pseudo, sum, Pkt, ACK, ICMP, ICMPV6, SYN, TCP};
+use crate::pkt::{octets, pseudo, sum, Pkt, ACK, ICMP, ICMPV6, SYN, TCP, UDP};
 use crate::proc;
-use crate::rig::{Rig, Side};
+use crate::rig::{Io, Rig, Side};
 use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family, Topo};
@@ -29,14 +29,21 @@ pub const SCENARIO: Scenario = Scenario::new(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Ipip,
-    Gue { csum: bool },
-    Gre { csum: bool },
+    Gue {
+        csum: bool,
+    },
+    /// With the inner checksum left to the receiver, if it is still to be made; otherwise as with `csum`.
+    GueRemcsum,
+    Gre {
+        csum: bool,
+    },
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind::Ipip,
     Kind::Gue { csum: false },
     Kind::Gue { csum: true },
+    Kind::GueRemcsum,
     Kind::Gre { csum: false },
     Kind::Gre { csum: true },
 ];
@@ -51,6 +58,9 @@ impl Kind {
                 "-i --tun-type gue --tun-port {GUE_PORT} --tun-{}",
                 if csum { "csum" } else { "nocsum" }
             ),
+            Kind::GueRemcsum => {
+                format!("-i --tun-type gue --tun-port {GUE_PORT} --tun-remcsum")
+            }
             Kind::Gre { csum } => format!(
                 "-i --tun-type gre --tun-{}",
                 if csum { "csum" } else { "nocsum" }
@@ -62,7 +72,7 @@ impl Kind {
         let ip = if outer == Family::V4 { 20 } else { 40 };
         ip + match self {
             Kind::Ipip => 0,
-            Kind::Gue { .. } => 12,
+            Kind::Gue { .. } | Kind::GueRemcsum => 12,
             Kind::Gre { csum } => 4 + if csum { 4 } else { 0 },
         }
     }
@@ -76,6 +86,7 @@ fn run(_cx: &Cx) -> Result<()> {
                 let what = || format!("{kind:?}, {inner:?} in {outer:?}");
                 headers(&t, kind, at(inner.raw_client(n), 4000)).with_context(what)?;
             }
+            remcsum(&t).with_context(|| format!("remcsum, {inner:?} in {outer:?}"))?;
         }
         lengths(inner).with_context(|| format!("lengths, {inner:?}"))?;
         local(inner).with_context(|| format!("local, {inner:?}"))?;
@@ -171,37 +182,16 @@ fn headers(t: &Test, kind: Kind, client: SocketAddr) -> Result<()> {
                     &payload[4..]
                 }
             }
-            Kind::Gue { csum } => {
+            Kind::Gue { .. } | Kind::GueRemcsum => {
+                udp_header(t, &raw, payload, kind != (Kind::Gue { csum: false }))?;
                 ensure!(
-                    be16(payload, 0) >= 1024
-                        && be16(payload, 2) == GUE_PORT
-                        && usize::from(be16(payload, 4)) == payload.len(),
-                    "UDP header {payload:02x?}"
-                );
-                if csum {
-                    let src = outer_source(&raw, outer);
-                    let start = pseudo(src, t.rs, 17, payload.len());
-                    ensure!(sum(payload, start) % 0xffff == 0, "UDP checksum");
-                } else {
-                    ensure!(be16(payload, 6) == 0, "UDP checksum {payload:02x?}");
-                }
-                let proto = if inner == Family::V4 { 4 } else { 41 };
-                ensure!(
-                    payload[8..12] == [0, proto, 0, 0],
+                    payload[8..12] == [0, inner_proto(inner), 0, 0],
                     "GUE header {payload:02x?}"
                 );
                 &payload[12..]
             }
         };
-        let mut want = sent.bytes();
-        // One second less, and the checksum of IPv4 for it.
-        let ttl_at = if inner == Family::V4 { 8 } else { 7 };
-        want[ttl_at] = ttl;
-        if inner == Family::V4 {
-            want[10..12].fill(0);
-            let check = !(fold(sum(&want[..20], 0)));
-            want[10..12].copy_from_slice(&check.to_be_bytes());
-        }
+        let want = aged(sent.bytes(), ttl);
         ensure!(
             inside == want,
             "inside: {inside:02x?}\nexpected {want:02x?}"
@@ -216,6 +206,107 @@ fn headers(t: &Test, kind: Kind, client: SocketAddr) -> Result<()> {
     let listing = t.rig.ipvsadm("-Ln")?;
     ensure!(listing.contains(" Tunnel "), "{listing}");
     Ok(())
+}
+
+/// A packet with another time to live, and the checksum of IPv4 for it.
+fn aged(mut packet: Vec<u8>, ttl: u8) -> Vec<u8> {
+    if packet[0] >> 4 == 4 {
+        packet[8] = ttl;
+        packet[10..12].fill(0);
+        let check = !(fold(sum(&packet[..20], 0)));
+        packet[10..12].copy_from_slice(&check.to_be_bytes());
+    } else {
+        packet[7] = ttl;
+    }
+    packet
+}
+
+/// IPv4 or IPv6 in IP.
+fn inner_proto(inner: Family) -> u8 {
+    if inner == Family::V4 {
+        4
+    } else {
+        41
+    }
+}
+
+/// Checks the UDP header of a GUE tunnel's packet.
+fn udp_header(t: &Test, raw: &[u8], payload: &[u8], csum: bool) -> Result<()> {
+    ensure!(
+        be16(payload, 0) >= 1024
+            && be16(payload, 2) == GUE_PORT
+            && usize::from(be16(payload, 4)) == payload.len(),
+        "UDP header {payload:02x?}"
+    );
+    if csum {
+        let start = pseudo(outer_source(raw, t.outer), t.rs, UDP, payload.len());
+        ensure!(
+            sum(payload, start) % 0xffff == 0,
+            "UDP checksum {payload:02x?}"
+        );
+    } else {
+        ensure!(be16(payload, 6) == 0, "UDP checksum {payload:02x?}");
+    }
+    Ok(())
+}
+
+/// A checksum that is still to be made is left to the receiver, who is told where it begins and goes; that takes eight bytes.
+fn remcsum(t: &Test) -> Result<()> {
+    const OVERHEAD: usize = 8 + 4 + 8;
+    let (inner, kind) = (t.inner, Kind::GueRemcsum);
+    t.tunnel(kind)?;
+    let client = at(inner.raw_client(50), 4000);
+    let start: u16 = if inner == Family::V4 { 20 } else { 40 };
+    let partial = |flags: u8, len: usize| {
+        let whole = Pkt {
+            body: vec![0x5a; len],
+            df: inner == Family::V4,
+            ..Pkt::tcp(client, t.vip, flags)
+        };
+        let csum = pseudo(whole.src, whole.dst, TCP, 20 + len) as u16;
+        Pkt {
+            csum: Some(csum),
+            ..whole
+        }
+    };
+    let exchange = |pkt: &Pkt| -> Result<Io> {
+        t.rig.ctap.send_partial(&pkt.bytes(), start, 16, 0)?;
+        t.rig.finish(Side::Client)
+    };
+    for (flags, len) in [(SYN, 0), (ACK, 33), (ACK, 1000)] {
+        let sent = partial(flags, len);
+        let io = exchange(&sent)?;
+        ensure!(io.server.len() == 1 && io.client.is_empty(), "{io:#?}");
+        let raw = &io.server[0].raw;
+        let at = ip_header(raw, t.outer, t, kind, 0, 63, sent.df)?;
+        let payload = &raw[at..];
+        udp_header(t, raw, payload, true)?;
+        let mut gue = vec![2, inner_proto(inner), 0, 1, 0x80, 0, 0, 0];
+        gue.extend(start.to_be_bytes());
+        gue.extend((start + 16).to_be_bytes());
+        ensure!(payload[8..20] == gue, "GUE header {:02x?}", &payload[8..20]);
+        ensure!(
+            payload[20..] == aged(sent.bytes(), 63),
+            "inside: {:02x?}",
+            &payload[20..]
+        );
+    }
+    let director = &t.rig.topo.director;
+    director.cmd("ip link set s1 mtu 1400")?;
+    let ip = if t.outer == Family::V4 { 20 } else { 40 };
+    let room = 1400 - ip - OVERHEAD;
+    let len = room - usize::from(start) - 20;
+    let io = exchange(&partial(ACK, len))?;
+    ensure!(
+        io.server.len() == 1 && io.server[0].raw.len() == 1400,
+        "{io:#?}"
+    );
+    let told = exchange(&partial(ACK, len + 1))?.one_at_client()?;
+    ensure!(
+        told.icmp_rest & 0xffff == room as u32 && told.dst == client.ip(),
+        "room {room}: {told:?}"
+    );
+    director.cmd("ip link set s1 mtu 1500").map(drop)
 }
 
 fn fold(sum: u32) -> u16 {
@@ -244,7 +335,7 @@ fn ip_header(
     let proto = match kind {
         Kind::Ipip if inner == Family::V4 => 4,
         Kind::Ipip => 41,
-        Kind::Gue { .. } => 17,
+        Kind::Gue { .. } | Kind::GueRemcsum => UDP,
         Kind::Gre { .. } => 47,
     };
     // "Congestion experienced" becomes "capable of it" outside.

@@ -20,6 +20,7 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::genl::Attrs;
 use crate::ipvs::{cmd, dest, dest_full, for_dest, svc_id, Ipvs};
 use crate::modules;
+use crate::ns::Ns;
 use crate::pkt::{Pkt, FENCE, TCP, UDP};
 use crate::proc;
 use crate::rig::{one_cpu, Side};
@@ -389,6 +390,9 @@ impl Stage {
             rules += "}\n}\n";
             director.cmd_stdin("nft -f -", &rules)?;
         }
+        if lanes.iter().any(|l| l.way.tunnel.is_some()) {
+            marked_errors(director)?;
+        }
         // Has connections tracked.
         let rules = "table inet tracked {\n chain pre {\n type filter hook prerouting priority 0; ct state invalid accept;\n}\n}\n";
         director.cmd_stdin("nft -f -", rules)?;
@@ -567,6 +571,22 @@ impl Stage {
             last = now;
         }
     }
+}
+
+/// Services by mark, whose every packet is an ICMP error from the real servers' side: with `schedule_icmp` those about tunnels that
+/// are not known for such begin connections.
+fn marked_errors(director: &Ns) -> Result<()> {
+    const MARK: u32 = 20;
+    for (family, six) in Family::BOTH.into_iter().zip(["", "-6"]) {
+        let rs = at(family.raw_rs(200), 0);
+        let table = format!("-A -f {MARK} {six} -s rr\n-a -f {MARK} {six} -r {rs} -m\n");
+        director.cmd_stdin("ipvsadm -R", &table)?;
+    }
+    let rules = format!(
+        "table inet errors {{\n chain pre {{\n type filter hook prerouting priority -150;\n\
+         iif s1 meta l4proto {{ icmp, ipv6-icmp }} meta mark set {MARK};\n}}\n}}\n"
+    );
+    director.cmd_stdin("nft -f -", &rules).map(drop)
 }
 
 fn local_services(ipvs: &Ipvs, lane: &Lane) -> Result<()> {

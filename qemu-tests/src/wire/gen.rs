@@ -142,6 +142,8 @@ impl<'a> Talk<'a> {
             _ => usual,
         };
         let vport = match rng.below(12) {
+            // An error about a reply from port 0 may begin a connection; see above.
+            0 if way.tunnel.is_some() => any(rng, &[PERSISTENT, ONE_PACKET, 7, 9, 21]),
             0 => any(rng, &[PERSISTENT, ONE_PACKET, 0, 9, 21]),
             _ => PORT,
         };
@@ -707,10 +709,7 @@ impl<'a> Talk<'a> {
             l4.truncate(self.rng.below(12));
         }
         let mut head = self.head_between(src, dst);
-        // C drops errors whose header the kernel has written into (docs/differences.md).
-        if head.options.iter().any(|b| [7, 68].contains(b)) {
-            head.options.clear();
-        }
+        spare_options(&mut head);
         build::seal(src, dst, proto, &mut l4);
         match self.rng.below(16) {
             0 if l4.len() > 4 => {
@@ -741,6 +740,13 @@ impl<'a> Talk<'a> {
             return;
         };
         let mut payload = tunnel.bytes.clone();
+        if let (UDP, Some(port)) = (tunnel.proto, payload.first_chunk_mut()) {
+            // A flow of its own, as the client is.
+            *port = match self.client {
+                IpAddr::V4(a) => [a.octets()[2], a.octets()[3]],
+                IpAddr::V6(a) => a.segments()[7].to_be_bytes(),
+            };
+        }
         payload.extend(&inner);
         let mut outer = Head::new(tunnel.director, tunnel.server);
         outer.df = self.rng.chance(2);
@@ -762,8 +768,16 @@ impl<'a> Talk<'a> {
         };
         let mut l4 = build::icmp(kind, code, rest, &quoted);
         build::seal(src, tunnel.director, proto, &mut l4);
-        let head = self.head_between(src, tunnel.director);
+        let mut head = self.head_between(src, tunnel.director);
+        spare_options(&mut head);
         self.shoot(Dir::Reply, head.whole(proto, &l4));
+    }
+}
+
+/// C drops errors whose header the kernel has written into (docs/differences.md).
+fn spare_options(head: &mut Head) {
+    if head.options.iter().any(|b| [7, 68].contains(b)) {
+        head.options.clear();
     }
 }
 

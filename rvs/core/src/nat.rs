@@ -91,7 +91,7 @@ pub enum L4Result {
     NoPorts,
 }
 
-/// There are fewer bytes than the header takes; nothing was changed.
+/// There are fewer bytes than the header takes, or it is another header than the one that was read before; nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Truncated;
 
@@ -235,7 +235,8 @@ pub fn rewrite_l3(family: Family, l3: &mut [u8], side: Side, addr: &Addr) -> Res
 ///
 /// `packet` starts at the outer IPv4 header and must hold the whole packet for the ICMP checksum,
 /// which is computed anew, if `whole`; else the checksum is left for the caller. `icmp_at` is where
-/// the ICMP header starts.
+/// the ICMP header starts, `l4_at` where the embedded packet's layer 4 was found to start: its header may have been read from
+/// memory that others can write to, before it was copied to where `packet` is, and must still say the same.
 ///
 /// `side` is the outer address to be replaced by `addr`: the source in errors about forwarded
 /// requests ("inout" in C), the destination in errors about replies. Inside, the other side is
@@ -244,6 +245,7 @@ pub fn rewrite_l3(family: Family, l3: &mut [u8], side: Side, addr: &Addr) -> Res
 pub fn rewrite_icmp_v4(
     packet: &mut [u8],
     icmp_at: usize,
+    l4_at: usize,
     side: Side,
     addr: &Addr,
     port: Be16,
@@ -262,6 +264,9 @@ pub fn rewrite_icmp_v4(
     let embedded = Ipv4::parse(inner).ok_or(Truncated)?;
     let ports = has_ports(embedded.protocol());
     let inner_len = embedded.header_len();
+    if icmp_at.checked_add(icmp::HEADER_LEN.wrapping_add(inner_len)) != Some(l4_at) {
+        return Err(Truncated);
+    }
     let l4 = inner.get(inner_len..).ok_or(Truncated)?;
     if ports && l4.len() < Ports::LEN {
         return Err(Truncated);

@@ -195,7 +195,8 @@ proptest! {
         let addr = Addr::from_bytes(addr);
         let side = if dst { Side::Dst } else { Side::Src };
         let mut after = p.clone();
-        match nat::rewrite_icmp_v4(&mut after, at, side, &addr, port, whole) {
+        let l4_at = ports_at.unwrap_or(at + 8 + p.get(at + 8).map_or(0, |b| usize::from(b & 15) * 4));
+        match nat::rewrite_icmp_v4(&mut after, at, l4_at, side, &addr, port, whole) {
             Err(_) => prop_assert_eq!(&after, &p),
             Ok(()) => {
                 let inner = at + 8;

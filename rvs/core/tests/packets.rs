@@ -631,7 +631,16 @@ fn icmp_errors_are_rewritten_inside_and_outside() {
             &icmp_error(&inside(&vip, 80)),
         );
         let icmp_at = 20 + options.len();
-        nat::rewrite_icmp_v4(&mut p, icmp_at, Side::Src, &vip, 80_u16.to_be(), true).unwrap();
+        nat::rewrite_icmp_v4(
+            &mut p,
+            icmp_at,
+            icmp_at + 8 + icmp_at,
+            Side::Src,
+            &vip,
+            80_u16.to_be(),
+            true,
+        )
+        .unwrap();
         assert_eq!(p, want);
 
         // The client's router cannot forward virtual service -> client.
@@ -659,7 +668,16 @@ fn icmp_errors_are_rewritten_inside_and_outside() {
             options,
             &icmp_error(&inside(&rs, 8080)),
         );
-        nat::rewrite_icmp_v4(&mut p, icmp_at, Side::Dst, &rs, 8080_u16.to_be(), true).unwrap();
+        nat::rewrite_icmp_v4(
+            &mut p,
+            icmp_at,
+            icmp_at + 28,
+            Side::Dst,
+            &rs,
+            8080_u16.to_be(),
+            true,
+        )
+        .unwrap();
         assert_eq!(p, want);
     }
 }
@@ -671,21 +689,21 @@ fn icmp_errors_cut_short_are_left_alone() {
     let whole = ip4(&a, &b, IPPROTO_ICMP, &[], &icmp_error(&inside));
     for len in 0..whole.len() {
         let mut p = whole[..len].to_vec();
-        let done = nat::rewrite_icmp_v4(&mut p, 20, Side::Src, &b, 80, true);
+        let done = nat::rewrite_icmp_v4(&mut p, 20, 48, Side::Src, &b, 80, true);
         assert_eq!(done, Err(Truncated), "{len}");
         assert_eq!(p, whole[..len]);
     }
     // Offsets that make no sense.
     for icmp_at in [0, 19, 28, usize::MAX] {
         let mut p = whole.clone();
-        let done = nat::rewrite_icmp_v4(&mut p, icmp_at, Side::Src, &b, 80, true);
+        let done = nat::rewrite_icmp_v4(&mut p, icmp_at, 48, Side::Src, &b, 80, true);
         assert_eq!(done, Err(Truncated), "{icmp_at}");
         assert_eq!(p, whole);
     }
     // A protocol without ports needs none.
     let inside = ip4(&a, &b, 50, &[], &[]);
     let mut p = ip4(&a, &b, IPPROTO_ICMP, &[], &icmp_error(&inside));
-    nat::rewrite_icmp_v4(&mut p, 20, Side::Src, &b, 80, true).unwrap();
+    nat::rewrite_icmp_v4(&mut p, 20, 48, Side::Src, &b, 80, true).unwrap();
     assert_eq!(
         p,
         ip4(
@@ -696,6 +714,26 @@ fn icmp_errors_cut_short_are_left_alone() {
             &icmp_error(&ip4(&a, &b, 50, &[], &[]))
         )
     );
+}
+
+/// Item 97: the embedded header's length is looked at once more where it is rewritten; what has changed since it was first read is
+/// refused before anything else changes.
+#[test]
+fn icmp_errors_whose_embedded_header_changes_are_refused() {
+    let (a, b) = (v4(10, 0, 0, 1), v4(192, 0, 2, 1));
+    let inside = ip4(&a, &b, IPPROTO_TCP, &[1; 40], &[0x30, 0x39, 0, 80]);
+    let whole = ip4(&a, &b, IPPROTO_ICMP, &[], &icmp_error(&inside));
+    for ihl in 0..16_u8 {
+        let mut p = whole.clone();
+        p[28] = 0x40 | ihl;
+        for read in 5..16_u8 {
+            let mut after = p.clone();
+            let l4_at = 28 + usize::from(read) * 4;
+            let done = nat::rewrite_icmp_v4(&mut after, 20, l4_at, Side::Src, &b, 80, true);
+            assert_eq!(done.is_ok(), ihl == read, "read {read}, now {ihl}");
+            assert_eq!(done.is_ok(), after != p, "read {read}, now {ihl}");
+        }
+    }
 }
 
 #[test]
@@ -938,7 +976,7 @@ proptest! {
         let before = bytes.clone();
         let mut after = bytes;
         let a = Addr::from_bytes([0xee; 16]);
-        if nat::rewrite_icmp_v4(&mut after, icmp_at, Side::Src, &a, 1, true).is_err() {
+        if nat::rewrite_icmp_v4(&mut after, icmp_at, at % 70, Side::Src, &a, 1, true).is_err() {
             prop_assert_eq!(&after, &before);
         }
         let mut after = before.clone();
