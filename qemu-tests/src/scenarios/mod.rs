@@ -94,6 +94,7 @@ mod rvsadm_subcommands;
 mod rvsadm_watch;
 mod save_restore;
 mod scale_conns;
+mod scale_dests;
 mod scale_services;
 mod sched;
 mod sched_caches;
@@ -218,6 +219,7 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_ipvsadm::SCENARIO,
     &save_restore::SCENARIO,
     &scale_conns::SCENARIO,
+    &scale_dests::SCENARIO,
     &scale_services::SCENARIO,
     &conn_dump::SCENARIO,
     &events::SCENARIO,
