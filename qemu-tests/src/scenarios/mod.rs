@@ -4,6 +4,7 @@
 
 use crate::scenario::Scenario;
 
+mod autoload;
 mod backup_only;
 mod boot;
 mod boundary;
@@ -46,6 +47,7 @@ mod hooks;
 mod icmp_errors;
 mod icmp_tunnels;
 mod ignore_tunneled;
+mod ipvsadm;
 mod local_address;
 mod local_client;
 mod local_server;
@@ -126,6 +128,7 @@ mod sysctls;
 mod tcp_scheduling;
 mod tcp_states;
 mod thresholds;
+mod trash;
 mod ttl;
 mod tunnel;
 mod tunnel_extras;
@@ -208,6 +211,7 @@ pub static ALL: &[&Scenario] = &[
     &fullnat_local::SCENARIO,
     &fullnat_loss::SCENARIO,
     &nodest::SCENARIO,
+    &trash::SCENARIO,
     &lookup::SCENARIO,
     &hooks::SCENARIO,
     &netlink_family::SCENARIO,
@@ -217,6 +221,7 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_set::SCENARIO,
     &sockopt_get::SCENARIO,
     &sockopt_ipvsadm::SCENARIO,
+    &ipvsadm::SCENARIO,
     &save_restore::SCENARIO,
     &scale_conns::SCENARIO,
     &scale_dests::SCENARIO,
@@ -252,6 +257,7 @@ pub static ALL: &[&Scenario] = &[
     &clients_pyroute2::SCENARIO,
     &unload::SCENARIO,
     &module_conflict::SCENARIO,
+    &autoload::SCENARIO,
     &storm::SCENARIO,
     &netlink_fuzz::SCENARIO,
     &netlink_diff::SCENARIO,

@@ -3,7 +3,7 @@
 //! SCTP by NAT and direct routing: ports, CRC32c and states; what begins an association; and AH and
 //! ESP, which follow the ISAKMP connection.
 //!
-//! Proves checklist items 87, 88 and 89.
+//! Proves checklist items 87, 88 and 89; for SCTP, 62 and 68.
 
 use std::net::SocketAddr;
 
@@ -26,6 +26,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[87, 88, 89],
     run,
 )
+.partly(&[62, 68])
 .timeout(60.0);
 
 const SCTP: u8 = 132;
