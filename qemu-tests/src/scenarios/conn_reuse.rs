@@ -178,19 +178,21 @@ fn sctp(family: Family) -> Result<()> {
         rig.topo
             .director
             .set_sysctl("net.ipv4.vs.conn_reuse_mode", mode)?;
-        for closed in [false, true] {
+        for (state, closed) in [("INIT1", false), ("REJECTED", false), ("CLOSED", true)] {
             port += 1;
             let client = at(family.raw_client(1), port);
             let first = rig.forwarded(&pkt(client, vip, INIT))?.dst;
-            if closed {
-                rig.returned(&pkt(at(first, 80), client, ABORT))?;
-                let is = proc::conn(&rig.topo.director, client)?.context("no connection")?;
-                ensure!(is.state == "CLOSED", "{is:?}");
+            match state {
+                "CLOSED" => drop(rig.forwarded(&pkt(client, vip, ABORT))?),
+                "REJECTED" => drop(rig.returned(&pkt(at(first, 80), client, ABORT))?),
+                _ => {}
             }
+            let is = proc::conn(&rig.topo.director, client)?.context("no connection")?;
+            ensure!(is.state == state, "expected {state}, it is {is:?}");
             let again = rig.forwarded(&pkt(client, vip, INIT))?.dst;
             ensure!(
                 (again != first) == (closed && mode != 0),
-                "mode {mode}, closed {closed}: {first}, then {again}"
+                "mode {mode}, {state}: {first}, then {again}"
             );
         }
     }

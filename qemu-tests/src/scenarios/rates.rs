@@ -159,6 +159,10 @@ fn settings(
     let cpus = ns.sysctl("net.ipv4.vs.est_cpulist")?;
     ensure!(cpus.starts_with('0'), "est_cpulist is {cpus:?} at first");
     burst(rig, round)?;
+    let all = (u64::from(round) + 1) * u64::from(BURST);
+    until("the burst is counted", 6.0, || {
+        Ok((ipvs.service(UDP, vip)?.stats64.inpkts == all).then_some(()))
+    })?;
     for (key, off, on) in [("run_estimation", "0", "1"), ("est_cpulist", "", "0")] {
         let key = format!("net.ipv4.vs.{key}");
         ns.set_sysctl(&key, off)?;

@@ -197,7 +197,10 @@ fn run(cx: &Cx) -> Result<()> {
     println!("the slowest packet took {slowest:?}");
     ensure!(slowest < scaled(LONGEST), "a packet took {slowest:?}");
 
-    // Exact counters for who had packets since, nothing for the others.
+    // Exact counters for who had packets since, nothing for the others. C counts from what its estimator has seen.
+    if cx.peer == Peer::C {
+        pass(4.5);
+    }
     ipvs.ok(cmd::ZERO, &Attrs::new())?;
     let (one, idle) = (busy[0], (0..many).find(|n| !busy.contains(n)));
     let idle = idle.context("all are busy")?;
