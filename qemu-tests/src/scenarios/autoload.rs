@@ -7,7 +7,7 @@
 //! Proves checklist items 1 (the alias) and 19 (persistence engines: that an unknown one is refused).
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
@@ -31,56 +31,60 @@ pub const SCENARIO: Scenario = Scenario::new(
 .own_modules();
 
 const FAMILY: &str = "net-pf-16-proto-16-family-IPVS";
-/// Where the module folder is put together.
-const BASE: &str = "/run/alone";
-const OLD: &str = "/run/with-all";
+/// Where a module folder is put together: the kernel's own programs see it, which a scenario's /run is hidden from.
+const BASE: &str = "/tmp/alone";
+/// What the kernel calls.
+const HELPER: &str = "/proc/sys/kernel/modprobe";
 
-/// `/lib/modules` with one of the two peers only.
+/// A module folder with one of the two peers only, in which the kernel and [`load`] look.
 struct Alone {
-    mounted: bool,
+    helper: String,
 }
 
 impl Alone {
     fn new(cx: &Cx) -> Result<Self> {
+        let alone = Self {
+            helper: fs::read_to_string(HELPER)?,
+        };
         let release = tool("uname", &["-r"])?.trim().to_owned();
-        // The old one stays in sight.
-        fs::create_dir_all(OLD)?;
-        tool("mount", &["--bind", "/lib/modules", OLD])?;
-        let old = format!("{OLD}/{release}");
-        let new = format!("{BASE}/lib/modules/{release}");
-        fs::create_dir_all(&new)?;
-        let mut alone = Self { mounted: false };
+        let all = format!("/lib/modules/{release}");
+        let folder = format!("{BASE}/lib/modules/{release}");
+        fs::create_dir_all(&folder)?;
         for file in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
-            fs::copy(format!("{old}/{file}"), format!("{new}/{file}")).context(file)?;
+            fs::copy(format!("{all}/{file}"), format!("{folder}/{file}")).context(file)?;
         }
-        let kernel = format!("{old}/kernel");
-        let all = tool("find", &["-L", &kernel, "-type", "f", "-name", "*.ko*"])?;
-        let all = all.lines().map(Path::new);
-        let others = all.filter(|path| cx.peer == Peer::C || !is_ipvs(path));
+        let kernel = format!("{all}/kernel");
+        let files = tool("find", &["-L", &kernel, "-type", "f", "-name", "*.ko*"])?;
+        let files = files.lines().map(Path::new);
+        let others = files.filter(|path| cx.peer == Peer::C || !is_ipvs(path));
         let own = match cx.peer {
             Peer::C => None,
             Peer::Rvs => Some(cx.modules.rvs.as_deref().context("no module")?),
         };
         for path in others.chain(own) {
             let name = path.file_name().context("no name")?;
-            symlink(path, Path::new(&new).join(name))?;
+            symlink(path, Path::new(&folder).join(name))?;
         }
         tool("depmod", &["-b", BASE, &release])?;
-        tool("mount", &["--bind", &format!("{BASE}/lib/modules"), "/lib/modules"])?;
-        alone.mounted = true;
+        let program = format!("{BASE}/modprobe");
+        fs::write(&program, format!("#!/bin/sh\nexec modprobe -d {BASE} \"$@\"\n"))?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        fs::write(HELPER, &program)?;
         Ok(alone)
     }
 }
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        // If something stays, the next scenario says so.
-        if self.mounted {
-            let _ = tool("umount", &["/lib/modules"]);
-        }
-        let _ = tool("umount", &[OLD]);
+        // Who needs it next will say so.
+        let _ = fs::write(HELPER, &self.helper);
         let _ = fs::remove_dir_all(BASE);
     }
+}
+
+/// As `modprobe NAME`, which many a unit file and configuration says.
+fn load(name: &str) -> Result<()> {
+    tool("modprobe", &["-d", BASE, name]).map(drop)
 }
 
 fn is_ipvs(path: &Path) -> bool {
@@ -108,14 +112,14 @@ fn is_there(cx: &Cx, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// By name, as in `modprobe ip_vs`, which many a unit file and configuration says.
+/// By name.
 fn names(cx: &Cx) -> Result<()> {
     for name in C_MODULES.iter().copied().chain([FAMILY]) {
         cx.modules.unload()?;
-        tool("modprobe", &[name])?;
+        load(name)?;
         is_there(cx, if name == FAMILY { "ip_vs" } else { name }).context(name)?;
         // Again: it is there already.
-        tool("modprobe", &[name])?;
+        load(name)?;
     }
     cx.modules.unload()
 }
