@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The error matrix of the netlink interface, errno by errno, and that a refused request changes
-//! nothing.
+//! The error matrix of the netlink interface, errno by errno; that a refused request changes nothing, and that rvs explains each
+//! refusal.
 //!
-//! Proves checklist items 4 and 18 (while no daemon runs), 8 (flags), 11 (limits) and 63.
+//! Proves checklist items 4 and 18 (while no daemon runs), 8 (flags), 11 (limits), 63 and, as to how it is refused, 14.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,17 +24,23 @@ pub const SCENARIO: Scenario = Scenario::new(
     "the netlink error matrix, errno by errno",
     &[4, 8, 11, 18, 63],
     run,
-);
+)
+.partly(&[14]);
 
 struct Matrix {
     ipvs: Ipvs,
     tally: Tally,
+    /// Each refusal must be explained.
+    explained: bool,
 }
 
 impl Matrix {
     fn note(&mut self, what: &str, reply: &Reply, want: i32) {
         self.tally
             .note(what, reply.errno, reply.text.as_deref(), want);
+        if self.explained && reply.errno != OK && reply.text.as_deref().unwrap_or("").is_empty() {
+            self.tally.note(&format!("{what}, not a word"), 0, None, -1);
+        }
     }
 
     fn case(&mut self, what: &str, cmd: u8, attrs: &Attrs, want: i32) -> Result<()> {
@@ -55,8 +61,11 @@ fn run(cx: &Cx) -> Result<()> {
     let mut m = Matrix {
         ipvs: Ipvs::open(&topo.director)?,
         tally: Tally::default(),
+        explained: false,
     };
+    // The kernel's own refusals of commands that no family has are without words.
     commands(&mut m)?;
+    m.explained = cx.peer == Peer::Rvs;
     let (vip4, vip6) = (at(Family::V4.vip(), 80), at(Family::V6.vip(), 80));
     for vip in [vip4, vip6] {
         services(&mut m, vip)?;
