@@ -50,7 +50,11 @@ impl Alone {
         let all = format!("/lib/modules/{release}");
         let folder = format!("{BASE}/lib/modules/{release}");
         fs::create_dir_all(&folder)?;
-        for file in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
+        for file in [
+            "modules.order",
+            "modules.builtin",
+            "modules.builtin.modinfo",
+        ] {
             fs::copy(format!("{all}/{file}"), format!("{folder}/{file}")).context(file)?;
         }
         let kernel = format!("{all}/kernel");
@@ -67,7 +71,10 @@ impl Alone {
         }
         tool("depmod", &["-b", BASE, &release])?;
         let program = format!("{BASE}/modprobe");
-        fs::write(&program, format!("#!/bin/sh\nexec modprobe -d {BASE} \"$@\"\n"))?;
+        fs::write(
+            &program,
+            format!("#!/bin/sh\nexec modprobe -d {BASE} \"$@\"\n"),
+        )?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         fs::write(HELPER, &program)?;
         Ok(alone)
@@ -135,7 +142,10 @@ fn by_the_kernel(cx: &Cx) -> Result<()> {
     let schedulers = || SCHEDULERS.iter().filter(|name| **name != "none");
     for (n, name) in schedulers().enumerate() {
         if cx.peer == Peer::C {
-            ensure!(!modules::loaded(&format!("ip_vs_{name}"))?, "{name} is there");
+            ensure!(
+                !modules::loaded(&format!("ip_vs_{name}"))?,
+                "{name} is there"
+            );
         }
         // By a new service, by an old one, and through the older interface.
         match n % 3 {
@@ -169,7 +179,9 @@ fn by_the_kernel(cx: &Cx) -> Result<()> {
     let reply = ipvs.call(cmd::NEW_SERVICE, &for_svc(&engine))?;
     ensure!(reply.errno == libc::ENOENT, "errno {}", reply.errno);
     ensure!(
-        ipvs.call(cmd::GET_SERVICE, &for_svc(&svc_id(TCP, odd)))?.errno == libc::ESRCH,
+        ipvs.call(cmd::GET_SERVICE, &for_svc(&svc_id(TCP, odd)))?
+            .errno
+            == libc::ESRCH,
         "a refused service is there"
     );
     let first = schedulers().next().context("no scheduler")?;

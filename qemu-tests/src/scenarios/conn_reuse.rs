@@ -18,8 +18,7 @@ use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
 use crate::wait::until_true;
 
-pub const SCENARIO: Scenario =
-    Scenario::new("conn_reuse", "conn_reuse_mode 0 to 3", &[74], run);
+pub const SCENARIO: Scenario = Scenario::new("conn_reuse", "conn_reuse_mode 0 to 3", &[74], run);
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
@@ -105,7 +104,10 @@ fn direct(family: Family) -> Result<()> {
     let vip = at(family.vip(), 80);
     rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
     for host in [1, 2] {
-        rig.ipvsadm(&format!("-a -t {vip} -r {} -g", at(family.raw_rs(host), 80)))?;
+        rig.ipvsadm(&format!(
+            "-a -t {vip} -r {} -g",
+            at(family.raw_rs(host), 80)
+        ))?;
     }
     let mut port = 4000;
     for mode in 0..=3 {

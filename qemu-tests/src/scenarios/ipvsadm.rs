@@ -19,13 +19,8 @@ use crate::scenario::{Cx, Peer, Scenario};
 use crate::topo::{at, Family};
 use crate::wait::until_true;
 
-pub const SCENARIO: Scenario = Scenario::new(
-    "ipvsadm",
-    "ipvsadm, command by command",
-    &[20],
-    run,
-)
-.partly(&[14]);
+pub const SCENARIO: Scenario =
+    Scenario::new("ipvsadm", "ipvsadm, command by command", &[20], run).partly(&[14]);
 
 const SCTP: u8 = 132;
 
@@ -207,19 +202,11 @@ fn listings() -> Result<()> {
     };
     let web_text = web.to_string();
     for (args, first, want) in [
-        (
-            "-Ln",
-            "TCP",
-            format!("TCP {vip} rr persistent 60"),
-        ),
+        ("-Ln", "TCP", format!("TCP {vip} rr persistent 60")),
         ("-Ln", &web_text, format!("-> {web} Masq 3 1 0")),
         ("-Ln", "UDP", format!("UDP {dns} wlc")),
         ("-Ln", "[fd08", format!("-> {name} Masq 1 0 1")),
-        (
-            "-Ln --thresholds",
-            &web_text,
-            format!("-> {web} 20 10 1 0"),
-        ),
+        ("-Ln --thresholds", &web_text, format!("-> {web} 20 10 1 0")),
         (
             "-Ln --persistent-conn",
             &web_text,
@@ -298,7 +285,10 @@ fn daemons(peer: Peer) -> Result<()> {
     let rig = Rig::new()?;
     let vip = at(Family::V4.vip(), 80);
     rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    rig.ipvsadm(&format!("-a -t {vip} -r {} -m", at(Family::V4.raw_rs(1), 80)))?;
+    rig.ipvsadm(&format!(
+        "-a -t {vip} -r {} -m",
+        at(Family::V4.raw_rs(1), 80)
+    ))?;
     let start = "--mcast-interface s1 --syncid 3";
     match peer {
         Peer::C => {

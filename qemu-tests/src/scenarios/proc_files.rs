@@ -187,7 +187,10 @@ fn methods(rig: &Rig) -> Result<()> {
                 IpAddr::V4(_) => format!("{}:{:04X}", hex(rs.ip()), rs.port()),
                 IpAddr::V6(_) => format!("[{}]:{:04X}", hex(rs.ip()), rs.port()),
             };
-            format!("  -> {addr}      {name:<7} {weight:<6} {:<10} {:<10}\n", 0, 0)
+            format!(
+                "  -> {addr}      {name:<7} {weight:<6} {:<10} {:<10}\n",
+                0, 0
+            )
         };
         let id = svc_id(TCP, vip);
         let mut command = cmd::NEW_DEST;

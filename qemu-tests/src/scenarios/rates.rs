@@ -175,7 +175,10 @@ fn settings(
         let more = 7;
         let client = at(Family::V4.raw_client(252), 1000);
         let pkts = vec![Pkt::udp(client, vip, b"x"); more];
-        ensure!(rig.exchange(Side::Client, &pkts)?.server.len() == more, "lost");
+        ensure!(
+            rig.exchange(Side::Client, &pkts)?.server.len() == more,
+            "lost"
+        );
         pass(4.5);
         let now = rates(ipvs, vip)?;
         ensure!(now == frozen, "{key} {off:?}: {frozen:?}, then {now:?}");

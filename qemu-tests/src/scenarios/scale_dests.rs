@@ -86,7 +86,10 @@ fn run(_cx: &Cx) -> Result<()> {
         let removed = began.elapsed();
         let dests = ipvs.dests(UDP, vip)?;
         let left = (0..many).rev().filter(|n| n % 2 == 1).map(server);
-        ensure!(dests.iter().map(|d| d.addr).eq(left), "{sched}: what is left");
+        ensure!(
+            dests.iter().map(|d| d.addr).eq(left),
+            "{sched}: what is left"
+        );
         let began = Instant::now();
         ipvs.ok(cmd::FLUSH, &Attrs::new())?;
         println!(

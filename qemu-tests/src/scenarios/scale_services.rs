@@ -87,7 +87,10 @@ fn at_work(seconds: f64) -> Result<f64> {
             .collect::<Result<_, _>>()?;
         // Idle, and idle because of a device.
         let idle = all.get(3).context("short")? + all.get(4).context("short")?;
-        Ok([all.iter().take(8).sum::<f64>() - idle, all.iter().take(8).sum()])
+        Ok([
+            all.iter().take(8).sum::<f64>() - idle,
+            all.iter().take(8).sum(),
+        ])
     };
     let mut least = f64::MAX;
     for _ in 0..3 {

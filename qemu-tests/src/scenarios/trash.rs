@@ -139,7 +139,10 @@ fn another(family: Family) -> Result<()> {
         })?;
     }
     // For another service with the same real server it is a new one.
-    let (other, mark) = (at(vip.ip(), 81), if family == Family::V6 { " -6" } else { "" });
+    let (other, mark) = (
+        at(vip.ip(), 81),
+        if family == Family::V6 { " -6" } else { "" },
+    );
     rig.ipvsadm(&format!("-D -t {vip}"))?;
     rig.ipvsadm(&format!("-A -t {other} -s rr"))?;
     rig.ipvsadm(&format!("-a -t {other} -r {rs} -m"))?;
