@@ -41,7 +41,10 @@ fn run(_cx: &Cx) -> Result<()> {
         test("marks", marks)?;
         test("ftp", ftp)?;
         test("lifetime", lifetime)?;
-        test("controlled", controlled)?;
+        // It waits for a job that goes through the table once in half a minute: once where all takes long.
+        if family == Family::V4 || slow() <= 1.0 {
+            test("controlled", controlled)?;
+        }
     }
     Ok(())
 }
