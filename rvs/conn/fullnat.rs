@@ -263,12 +263,12 @@ impl ConnTable {
             ..*param.flow
         };
         let hashes = self.hashes(param.flow, &reply);
-        let inserted = self
-            .table
-            .insert_unique(new, hashes, deadline, g, |other, node| match node {
-                0 => other.is_request(param.flow) && !other.is_stale(),
-                _ => other.is_reply(&reply),
-            });
+        let inserted =
+            self.table
+                .insert_unique(new, hashes, deadline, g, |other, node| match node {
+                    0 => other.is_request(param.flow) && !other.is_stale(),
+                    _ => other.is_reply(&reply),
+                });
         Ok(match inserted {
             Inserted::New(conn) => Some(Created::New(conn)),
             Inserted::Exists(conn) => Some(Created::Exists(conn)),

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A client's SYN on ports of an old connection: with conn_reuse_mode a connection in TIME_WAIT or
-//! CLOSE is given up and the packet scheduled anew; without, it goes where the old one went.
+//! CLOSE is given up and the packet scheduled anew; without, it goes where the old one went. With bit 2 so is one in FIN_WAIT
+//! whose answers do not come by here. An association of SCTP that is closed is given up in any mode but 0.
 //!
-//! Proves checklist item 74 for TCP and modes 0 and 1.
+//! Proves checklist item 74.
+
+use std::net::SocketAddr;
 
 use anyhow::{ensure, Context, Result};
 
@@ -15,12 +18,13 @@ use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
 use crate::wait::until_true;
 
-pub const SCENARIO: Scenario =
-    Scenario::new("conn_reuse", "conn_reuse_mode 0 and 1", &[], run).partly(&[74]);
+pub const SCENARIO: Scenario = Scenario::new("conn_reuse", "conn_reuse_mode 0 to 3", &[74], run);
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
         persistent(family)?;
+        direct(family)?;
+        sctp(family)?;
         let rig = Rig::new()?;
         let vip = at(family.vip(), 80);
         rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
@@ -35,7 +39,7 @@ fn run(_cx: &Cx) -> Result<()> {
             "the default is not 1"
         );
         let mut port = 4000;
-        for mode in [1, 0] {
+        for mode in [1, 2, 3, 0] {
             rig.topo
                 .director
                 .set_sysctl("net.ipv4.vs.conn_reuse_mode", mode)?;
@@ -70,7 +74,7 @@ fn run(_cx: &Cx) -> Result<()> {
                 ensure!(is.state == state, "expected {state}, it is {}", is.state);
                 let again = there(SYN)?.dest();
                 // Round robin: scheduled anew means the other one.
-                let expect_new = reused && mode == 1;
+                let expect_new = reused && mode != 0;
                 ensure!(
                     (again != first) == expect_new,
                     "mode {mode}, {state}: {first}, then {again}"
@@ -89,6 +93,109 @@ fn run(_cx: &Cx) -> Result<()> {
                     ensure!(now.state == "SYN_RECV" && now.dest == again, "{now:?}");
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Two servers by direct routing, of which the director sees no answer; the states follow from the client's packets.
+fn direct(family: Family) -> Result<()> {
+    let rig = Rig::new()?;
+    let vip = at(family.vip(), 80);
+    rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+    for host in [1, 2] {
+        rig.ipvsadm(&format!(
+            "-a -t {vip} -r {} -g",
+            at(family.raw_rs(host), 80)
+        ))?;
+    }
+    let mut port = 4000;
+    for mode in 0..=3 {
+        rig.topo
+            .director
+            .set_sysctl("net.ipv4.vs.conn_reuse_mode", mode)?;
+        for (state, last, bits) in [
+            ("SYN_RECV", SYN, 0),
+            ("ESTABLISHED", ACK, 0),
+            ("FIN_WAIT", FIN | ACK, 2),
+            ("CLOSE", RST, 3),
+        ] {
+            port += 1;
+            let client = at(family.raw_client(1), port);
+            let sends = |flags| rig.forwarded(&Pkt::tcp(client, vip, flags)).map(drop);
+            let conns = || -> Result<Vec<proc::Conn>> {
+                let mut all = proc::conns(&rig.topo.director)?;
+                all.retain(|conn| conn.client == client);
+                Ok(all)
+            };
+            sends(SYN)?;
+            if state != "SYN_RECV" {
+                sends(ACK)?;
+                sends(last)?;
+            }
+            let old = conns()?;
+            ensure!(
+                old.len() == 1 && old[0].state == state,
+                "mode {mode}: expected {state}, it is {old:?}"
+            );
+            sends(SYN)?;
+            let expect_new = mode & bits != 0;
+            // Round robin: scheduled anew means the other one.
+            until_true("one connection is left", 2.0, || Ok(conns()?.len() == 1))?;
+            let now = conns()?;
+            ensure!(
+                (now[0].dest != old[0].dest) == expect_new,
+                "mode {mode}, {state}: {old:?}, then {now:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// As for TCP, with INIT for SYN and ABORT for RST.
+fn sctp(family: Family) -> Result<()> {
+    const INIT: u8 = 1;
+    const ABORT: u8 = 6;
+    let rig = Rig::new()?;
+    let vip = at(family.vip(), 80);
+    rig.ipvsadm(&format!("-A --sctp-service {vip} -s rr"))?;
+    for host in [1, 2] {
+        let rs = at(family.raw_rs(host), 80);
+        rig.ipvsadm(&format!("-a --sctp-service {vip} -r {rs} -m"))?;
+    }
+    let pkt = |from: SocketAddr, to: SocketAddr, chunk: u8| {
+        let mut body = Vec::new();
+        body.extend(from.port().to_be_bytes());
+        body.extend(to.port().to_be_bytes());
+        // Nobody looks at the checksum: the ports stay.
+        body.extend([0; 8]);
+        body.extend([chunk, 0, 0, 4]);
+        Pkt {
+            body,
+            ..Pkt::new(from.ip(), to.ip(), 132)
+        }
+    };
+    let mut port = 4000;
+    for mode in 0..=3 {
+        rig.topo
+            .director
+            .set_sysctl("net.ipv4.vs.conn_reuse_mode", mode)?;
+        for (state, closed) in [("INIT1", false), ("REJECTED", false), ("CLOSED", true)] {
+            port += 1;
+            let client = at(family.raw_client(1), port);
+            let first = rig.forwarded(&pkt(client, vip, INIT))?.dst;
+            match state {
+                "CLOSED" => drop(rig.forwarded(&pkt(client, vip, ABORT))?),
+                "REJECTED" => drop(rig.returned(&pkt(at(first, 80), client, ABORT))?),
+                _ => {}
+            }
+            let is = proc::conn(&rig.topo.director, client)?.context("no connection")?;
+            ensure!(is.state == state, "expected {state}, it is {is:?}");
+            let again = rig.forwarded(&pkt(client, vip, INIT))?.dst;
+            ensure!(
+                (again != first) == (closed && mode != 0),
+                "mode {mode}, {state}: {first}, then {again}"
+            );
         }
     }
     Ok(())

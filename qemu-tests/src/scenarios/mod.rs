@@ -4,6 +4,7 @@
 
 use crate::scenario::Scenario;
 
+mod autoload;
 mod backup_only;
 mod boot;
 mod boundary;
@@ -46,6 +47,7 @@ mod hooks;
 mod icmp_errors;
 mod icmp_tunnels;
 mod ignore_tunneled;
+mod ipvsadm;
 mod local_address;
 mod local_client;
 mod local_server;
@@ -96,6 +98,7 @@ mod rvsadm_terminal;
 mod rvsadm_watch;
 mod save_restore;
 mod scale_conns;
+mod scale_dests;
 mod scale_services;
 mod sched;
 mod sched_caches;
@@ -127,6 +130,7 @@ mod sysctls;
 mod tcp_scheduling;
 mod tcp_states;
 mod thresholds;
+mod trash;
 mod ttl;
 mod tunnel;
 mod tunnel_extras;
@@ -209,6 +213,7 @@ pub static ALL: &[&Scenario] = &[
     &fullnat_local::SCENARIO,
     &fullnat_loss::SCENARIO,
     &nodest::SCENARIO,
+    &trash::SCENARIO,
     &lookup::SCENARIO,
     &hooks::SCENARIO,
     &netlink_family::SCENARIO,
@@ -218,8 +223,10 @@ pub static ALL: &[&Scenario] = &[
     &sockopt_set::SCENARIO,
     &sockopt_get::SCENARIO,
     &sockopt_ipvsadm::SCENARIO,
+    &ipvsadm::SCENARIO,
     &save_restore::SCENARIO,
     &scale_conns::SCENARIO,
+    &scale_dests::SCENARIO,
     &scale_services::SCENARIO,
     &conn_dump::SCENARIO,
     &events::SCENARIO,
@@ -254,6 +261,7 @@ pub static ALL: &[&Scenario] = &[
     &clients_pyroute2::SCENARIO,
     &unload::SCENARIO,
     &module_conflict::SCENARIO,
+    &autoload::SCENARIO,
     &storm::SCENARIO,
     &netlink_fuzz::SCENARIO,
     &netlink_diff::SCENARIO,

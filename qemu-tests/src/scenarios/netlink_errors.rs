@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The error matrix of the netlink interface, errno by errno, and that a refused request changes
-//! nothing.
+//! The error matrix of the netlink interface, errno by errno; that a refused request changes nothing, and that rvs explains each
+//! refusal.
 //!
-//! Proves checklist items 4, 8 (flags), 11 (limits), 18 (without tunnels) and 63.
+//! Proves checklist items 4 and 18 (while no daemon runs), 8 (flags), 11 (limits), 63 and, as to how it is refused, 14.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,20 +22,25 @@ use crate::topo::{at, Family, Topo};
 pub const SCENARIO: Scenario = Scenario::new(
     "netlink_errors",
     "the netlink error matrix, errno by errno",
-    &[8, 11, 63],
+    &[4, 8, 11, 18, 63],
     run,
 )
-.partly(&[4, 18]);
+.partly(&[14]);
 
 struct Matrix {
     ipvs: Ipvs,
     tally: Tally,
+    /// Each refusal must be explained.
+    explained: bool,
 }
 
 impl Matrix {
     fn note(&mut self, what: &str, reply: &Reply, want: i32) {
         self.tally
             .note(what, reply.errno, reply.text.as_deref(), want);
+        if self.explained && reply.errno != OK && reply.text.as_deref().unwrap_or("").is_empty() {
+            self.tally.note(&format!("{what}, not a word"), 0, None, -1);
+        }
     }
 
     fn case(&mut self, what: &str, cmd: u8, attrs: &Attrs, want: i32) -> Result<()> {
@@ -56,8 +61,11 @@ fn run(cx: &Cx) -> Result<()> {
     let mut m = Matrix {
         ipvs: Ipvs::open(&topo.director)?,
         tally: Tally::default(),
+        explained: false,
     };
+    // The kernel's own refusals of commands that no family has are without words.
     commands(&mut m)?;
+    m.explained = cx.peer == Peer::Rvs;
     let (vip4, vip6) = (at(Family::V4.vip(), 80), at(Family::V6.vip(), 80));
     for vip in [vip4, vip6] {
         services(&mut m, vip)?;
@@ -486,6 +494,55 @@ fn destinations(m: &mut Matrix, vip: SocketAddr) -> Result<()> {
         &for_dest(&service, &mixed),
         ENOENT,
     )?;
+    // Only through a tunnel: methods 0, 1, 3 and those that there are not.
+    for method in [0u32, 1, 3, 4, 7] {
+        let attrs = mixed.with(dest::FWD_METHOD, &method.to_ne_bytes());
+        for cmd in [cmd::NEW_DEST, cmd::SET_DEST] {
+            let what = format!("command {cmd}, another family, method {method}");
+            m.case(&what, cmd, &for_dest(&service, &attrs), EINVAL)?;
+        }
+    }
+    // The family is looked at before the rest.
+    let worse = mixed.with(dest::WEIGHT, &u32::MAX.to_ne_bytes());
+    m.case(
+        "another family, and weight -1",
+        cmd::NEW_DEST,
+        &for_dest(&service, &worse),
+        EINVAL,
+    )?;
+    let tunnel = mixed.with(dest::FWD_METHOD, &2u32.to_ne_bytes());
+    let tunnel_of = |attrs: &Attrs| for_dest(&service, attrs);
+    m.case(
+        "another family through a tunnel",
+        cmd::NEW_DEST,
+        &tunnel_of(&tunnel),
+        OK,
+    )?;
+    m.case(
+        "another family, again",
+        cmd::NEW_DEST,
+        &tunnel_of(&tunnel),
+        EEXIST,
+    )?;
+    m.case(
+        "another family, from tunnel to NAT",
+        cmd::SET_DEST,
+        &tunnel_of(&mixed),
+        EINVAL,
+    )?;
+    m.case(
+        "another family, by another tunnel",
+        cmd::SET_DEST,
+        &tunnel_of(&tunnel.clone().u8(dest::TUN_TYPE, 2)),
+        OK,
+    )?;
+    // Whatever is said of the method.
+    m.case(
+        "another family, DEL by NAT",
+        cmd::DEL_DEST,
+        &tunnel_of(&mixed),
+        OK,
+    )?;
     let odd = |a: Attrs| for_dest(&service, &a);
     let gue = full.clone().u8(dest::TUN_TYPE, 1);
     let limits: Vec<(&str, Attrs, i32)> = vec![
@@ -742,10 +799,51 @@ fn daemons(m: &mut Matrix, peer: Peer) -> Result<()> {
         &daemon(7, "c0"),
         other(EINVAL),
     )?;
+    let all = |group: [u8; 4]| {
+        let nest = Attrs::new().u32(1, 2).text(2, "c0").u32(3, 255);
+        let nest = nest.u16(4, 1400).put(5, &group).u16(7, 9000).u8(8, 5);
+        Attrs::new().nest(top::DAEMON, &nest)
+    };
     m.case(
-        "DEL_DAEMON that is not there",
+        "NEW_DAEMON, no group",
+        cmd::NEW_DAEMON,
+        &all([10, 0, 0, 1]),
+        other(EINVAL),
+    )?;
+    for missing in [1, 2, 3] {
+        let nest = Attrs::new().u32(1, 1).text(2, "c0").u32(3, 1);
+        m.case(
+            &format!("NEW_DAEMON without attribute {missing}"),
+            cmd::NEW_DAEMON,
+            &Attrs::new().nest(top::DAEMON, &nest.without(missing)),
+            other(EINVAL),
+        )?;
+    }
+    m.case(
+        "DEL_DAEMON of nothing",
         cmd::DEL_DAEMON,
-        &daemon(1, "c0"),
-        other(ESRCH),
-    )
+        &Attrs::new().nest(top::DAEMON, &Attrs::new()),
+        other(EINVAL),
+    )?;
+    for state in [1, 2] {
+        m.case(
+            &format!("DEL_DAEMON {state} that is not there"),
+            cmd::DEL_DAEMON,
+            &daemon(state, "c0"),
+            other(ESRCH),
+        )?;
+    }
+    if peer == Peer::Rvs {
+        // What would start one.
+        m.case("NEW_DAEMON", cmd::NEW_DAEMON, &daemon(1, "c0"), EOPNOTSUPP)?;
+        m.case(
+            "NEW_DAEMON with all attributes",
+            cmd::NEW_DAEMON,
+            &all([224, 0, 0, 81]),
+            EOPNOTSUPP,
+        )?;
+    }
+    let daemons = m.ipvs.dump(cmd::GET_DAEMON, &Attrs::new())?.ok()?;
+    ensure!(daemons.msgs.is_empty(), "{daemons:?}");
+    Ok(())
 }

@@ -3,7 +3,7 @@
 //! Namespaces are independent: services, connections, counters, settings, tables; and one goes away
 //! with services and connections alive.
 //!
-//! Proves checklist items 30 and 38.
+//! Proves checklist items 30 and 38 (without daemons).
 
 use anyhow::{ensure, Result};
 
@@ -18,10 +18,9 @@ use crate::topo::{at, Family};
 pub const SCENARIO: Scenario = Scenario::new(
     "netns",
     "namespaces are independent and go away with everything alive",
-    &[30],
+    &[30, 38],
     run,
-)
-.partly(&[38]);
+);
 
 fn open(rig: &Rig, family: Family, server: u8, clients: u16) -> Result<()> {
     let (vip, rs) = (at(family.vip(), 80), at(family.raw_rs(server), 8080));

@@ -3,18 +3,18 @@
 //! The files under /proc/net byte for byte: which there are, their modes, their text with nothing
 //! and with something in them.
 //!
-//! Proves checklist items 21, 22 (without templates) and 24.
+//! Proves checklist items 21 (services with flags: `proc_flags`), 22 (without templates) and 24.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{ensure, Context, Result};
 
 use crate::genl::Attrs;
-use crate::ipvs::{cmd, for_svc, svc, Ipvs};
+use crate::ipvs::{cmd, dest, dest_full, for_dest, for_svc, svc, svc_full, svc_id, Ipvs};
 use crate::ns::Ns;
-use crate::pkt::{Pkt, ACK, SYN};
+use crate::pkt::{Pkt, ACK, SYN, TCP};
 use crate::proc;
 use crate::rig::Rig;
 use crate::scenario::{Cx, Scenario};
@@ -24,10 +24,10 @@ use crate::wait::until;
 pub const SCENARIO: Scenario = Scenario::new(
     "proc_files",
     "the files under /proc/net byte for byte",
-    &[24],
+    &[21, 24],
     run,
 )
-.partly(&[21, 22]);
+.partly(&[22]);
 
 /// An address as the files show it: upper case digits for IPv4, all eight groups for IPv6.
 fn hex(addr: IpAddr) -> String {
@@ -162,7 +162,62 @@ fn table(rig: &Rig) -> Result<()> {
         &format!("{}FWM  00000001 none \n", header(256)),
     )?;
     rig.ipvsadm("-C")?;
+    methods(rig)?;
     compare("ip_vs after -C", &read()?, &header(256))
+}
+
+/// Destinations by every method, also those that have no name, and of the other family.
+fn methods(rig: &Rig) -> Result<()> {
+    let ns = &rig.topo.director;
+    let ipvs = Ipvs::open(ns)?;
+    for family in Family::BOTH {
+        let vip = at(family.vip(), 80);
+        ipvs.ok(cmd::NEW_SERVICE, &for_svc(&svc_full(TCP, vip, "rr")))?;
+        let first = match family {
+            Family::V4 => "TCP  0A006401:0050 rr  \n".to_owned(),
+            Family::V6 => format!("TCP  {VIP6}:0050 rr \n"),
+        };
+        let [v4, v6] = Family::BOTH.map(|f| at(f.raw_rs(1), 80));
+        let (own, other) = match family {
+            Family::V4 => (v4, v6),
+            Family::V6 => (v6, v4),
+        };
+        let row = |rs: SocketAddr, name: &str, weight: i32| {
+            let addr = match rs.ip() {
+                IpAddr::V4(_) => format!("{}:{:04X}", hex(rs.ip()), rs.port()),
+                IpAddr::V6(_) => format!("[{}]:{:04X}", hex(rs.ip()), rs.port()),
+            };
+            format!(
+                "  -> {addr}      {name:<7} {weight:<6} {:<10} {:<10}\n",
+                0, 0
+            )
+        };
+        let id = svc_id(TCP, vip);
+        let mut command = cmd::NEW_DEST;
+        for (method, name) in [
+            (0, "Masq"),
+            (1, "Local"),
+            (2, "Tunnel"),
+            (3, "Route"),
+            (4, "Masq"),
+            (6, "Masq"),
+            (7, "Masq"),
+        ] {
+            let set = dest_full(own, i32::MAX).with(dest::FWD_METHOD, &u32::to_ne_bytes(method));
+            ipvs.ok(command, &for_dest(&id, &set))?;
+            command = cmd::SET_DEST;
+            let want = format!("{}{first}{}", header(256), row(own, name, i32::MAX));
+            let got = ns.read("/proc/net/ip_vs")?;
+            compare(&format!("method {method}"), &got, &want)?;
+        }
+        let set = dest_full(other, 1).with(dest::FWD_METHOD, &2u32.to_ne_bytes());
+        ipvs.ok(cmd::NEW_DEST, &for_dest(&id, &set))?;
+        let rows = row(other, "Tunnel", 1) + &row(own, "Masq", i32::MAX);
+        let want = format!("{}{first}{rows}", header(256));
+        compare("both families", &ns.read("/proc/net/ip_vs")?, &want)?;
+        rig.ipvsadm("-C")?;
+    }
+    Ok(())
 }
 
 /// What a file of connections shows of some: its header, and a row with `origin` before the time left.

@@ -18,10 +18,9 @@ use crate::wait::until;
 pub const SCENARIO: Scenario = Scenario::new(
     "proc_status",
     "ip_vs_status, ip_vs_conn_sync and ip_vs_app byte for byte",
-    &[25],
+    &[23, 25, 26],
     run,
-)
-.partly(&[23, 26]);
+);
 
 fn run(_cx: &Cx) -> Result<()> {
     let rig = Rig::new()?;

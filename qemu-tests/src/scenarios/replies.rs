@@ -4,25 +4,83 @@
 //! untouched when it doesn't, and refused with
 //! `nat_icmp_send`.
 //!
-//! Proves checklist items 65 (NAT), 99 and 117 (the default).
+//! The answers of a server by direct routing or a tunnel that come by are known by the service's address, and stay as they are.
+//!
+//! Proves checklist items 65, 99 and 117 (the default).
 
-use anyhow::{ensure, Result};
+use std::net::SocketAddr;
 
-use crate::pkt::{Pkt, ACK, ICMP, ICMPV6, RST, SYN};
+use anyhow::{ensure, Context, Result};
+
+use crate::ipvs::Ipvs;
+use crate::pkt::{Pkt, ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP};
+use crate::proc;
 use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
+use crate::wait::until_true;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "replies",
     "replies are un-NATed, other packets of a server are not",
-    &[99],
+    &[65, 99],
     run,
 )
-.partly(&[65, 117]);
+.partly(&[117]);
+
+/// Answers from the service's own address that come by the director: they are the connection's, whose state and counters they
+/// move, and stay as they are. What the server sends from its own address is nobody's.
+fn direct(family: Family, way: &str) -> Result<()> {
+    let rig = Rig::new()?;
+    let director = &rig.topo.director;
+    let ipvs = Ipvs::open(director)?;
+    let (vip, rs) = (at(family.vip(), 80), at(family.raw_rs(1), 80));
+    let client = at(family.raw_client(1), 4000);
+    // Their source is an address of the director.
+    director.set_sysctl("net.ipv4.conf.all.accept_local", 1)?;
+    rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+    rig.ipvsadm(&format!("-a -t {vip} -r {rs} {way}"))?;
+    let state = || -> Result<String> {
+        let conn = proc::conn(director, client)?.context("no connection")?;
+        Ok(conn.state)
+    };
+    let there = |flags| rig.forwarded(&Pkt::tcp(client, vip, flags)).map(drop);
+    let back = |from: SocketAddr, flags: u8| -> Result<()> {
+        let sent = Pkt::tcp(from, client, flags);
+        let came = rig.returned(&sent)?;
+        ensure!(
+            came.source() == from
+                && came.dest() == client
+                && came.ttl == sent.ttl - 1
+                && came.flags == flags
+                && came.csum_ok,
+            "{came:?}"
+        );
+        Ok(())
+    };
+    there(SYN)?;
+    ensure!(state()? == "SYN_RECV", "{}", state()?);
+    back(vip, SYN | ACK)?;
+    there(ACK)?;
+    back(rs, ACK)?;
+    ensure!(state()? == "ESTABLISHED", "{}", state()?);
+    back(vip, FIN | ACK)?;
+    ensure!(state()? == "FIN_WAIT", "{}", state()?);
+    there(FIN | ACK)?;
+    ensure!(state()? == "TIME_WAIT", "{}", state()?);
+    // Another port of the service's address is not the service.
+    back(at(vip.ip(), 81), ACK)?;
+    until_true("three packets in, two out", 8.0, || {
+        let stats = ipvs.dest(TCP, vip, rs)?.stats64;
+        Ok((stats.inpkts, stats.outpkts) == (3, 2))
+    })
+}
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
+        for way in ["-g", "-i"] {
+            direct(family, way).with_context(|| format!("{family:?} {way}"))?;
+        }
         let rig = Rig::new()?;
         let (vip, rs) = (at(family.vip(), 80), at(family.raw_rs(1), 8080));
         let (client, stranger) = (

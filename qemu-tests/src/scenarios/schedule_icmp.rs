@@ -4,7 +4,7 @@
 //! the flow then follows it: another director may have known it, or it may never have come by. Without, it ends here. Errors about
 //! tunnels begin something only where nobody can tell that they are: IPv6 in them, or around them.
 //!
-//! Proves checklist item 96.
+//! Proves checklist items 96 and, for a connection that has had no packet of its own, 68.
 
 use anyhow::{ensure, Context, Result};
 
@@ -19,7 +19,8 @@ pub const SCENARIO: Scenario = Scenario::new(
     "an ICMP error may begin a connection",
     &[96],
     run,
-);
+)
+.partly(&[68]);
 
 fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {

@@ -25,10 +25,10 @@ use crate::wait::until_true;
 pub const SCENARIO: Scenario = Scenario::new(
     "sockopt_set",
     "socket options that change something, errno by errno",
-    &[17],
+    &[15, 17],
     run,
 )
-.partly(&[15]);
+.partly(&[14]);
 
 const SCTP: u8 = 132;
 

@@ -3,10 +3,10 @@
 //! The sysctls under net.ipv4.vs: which there are, modes, defaults, ranges; other namespaces and
 //! other users.
 //!
-//! The C module must have them all. What rvs has must be among them, with the same default, mode
-//! and range: a setting that does nothing is worse than none.
+//! The C module must have them all, rvs all but the synchronisation daemon's: a setting that does nothing is worse than
+//! none.
 //!
-//! Proves checklist items 27, 28 and 30 (settings).
+//! Proves checklist items 27, 28 (both without the daemon's) and 30 (settings).
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,9 @@ use crate::scenario::{Cx, Peer, Scenario};
 pub const SCENARIO: Scenario = Scenario::new(
     "sysctls",
     "presence, defaults, modes and ranges of the sysctls",
-    &[30],
+    &[27, 28, 30],
     run,
-)
-.partly(&[27, 28]);
+);
 
 struct Sysctl {
     name: &'static str,
@@ -168,15 +167,15 @@ const ALL: &[Sysctl] = &[
     },
 ];
 
-/// What every peer must have: its behaviour is tested by other scenarios of this suite.
-const NEEDED: &[&str] = &[
-    "conn_max",
-    "snat_reroute",
-    "expire_nodest_conn",
-    "sloppy_tcp",
-    "nat_icmp_send",
-    "conn_reuse_mode",
-];
+/// What only C must have: the synchronisation daemon's.
+fn is_daemons(name: &str) -> bool {
+    name.starts_with("sync_")
+}
+
+/// Those of lblc and lblcr, which `sched_lblc` and `sched_lblcr` look into.
+fn is_lblc(name: &str) -> bool {
+    name == "lblc_expiration" || name == "lblcr_expiration"
+}
 
 /// Names and modes, as seen from a namespace.
 fn listing(ns: &Ns) -> Result<BTreeMap<String, String>> {
@@ -199,7 +198,7 @@ fn run(cx: &Cx) -> Result<()> {
     for name in there.keys() {
         let is_extra = cx.peer == Peer::Rvs && name.starts_with("rvs_");
         if !ALL.iter().any(|s| s.name == name)
-            && !name.starts_with("lblc")
+            && !is_lblc(name)
             && name != "debug_level"
             && !is_extra
         {
@@ -207,7 +206,7 @@ fn run(cx: &Cx) -> Result<()> {
         }
     }
     for s in ALL {
-        if !there.contains_key(s.name) && (cx.peer == Peer::C || NEEDED.contains(&s.name)) {
+        if !there.contains_key(s.name) && (cx.peer == Peer::C || !is_daemons(s.name)) {
             bail!("{} is missing", s.name);
         }
     }
@@ -269,10 +268,17 @@ fn run(cx: &Cx) -> Result<()> {
 
     // A network namespace that a user namespace of its own owns: some are read only.
     let text = other.cmd("unshare --user --map-root-user --net find /proc/sys/net/ipv4/vs -type f -printf %f\\040%m\\n")?;
+    let mut left: Vec<&str> = there
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !is_lblc(name))
+        .collect();
     for line in text.lines() {
         let (name, mode) = line
             .split_once(' ')
             .with_context(|| format!("line {line:?}"))?;
+        ensure!(!is_lblc(name), "{name} shows in a user namespace");
+        left.retain(|other| *other != name);
         let Some(s) = ALL.iter().find(|s| s.name == name) else {
             continue;
         };
@@ -283,6 +289,7 @@ fn run(cx: &Cx) -> Result<()> {
             ));
         }
     }
+    ensure!(left.is_empty(), "{left:?} do not show in a user namespace");
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }

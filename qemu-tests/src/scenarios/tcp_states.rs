@@ -7,7 +7,7 @@
 //! is sent in either direction, each time on a connection of its own. The expected state comes from
 //! the table in IPVS-SPEC.md 6.3.
 //!
-//! Proves checklist items 62 (active and inactive), 82 and 84.
+//! Proves checklist items 62 (active and inactive), 68 (for TCP), 82 and 84.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[82, 84],
     run,
 )
-.partly(&[62]);
+.partly(&[62, 68]);
 
 /// No table ever enters LAST_ACK, only that of `secure_tcp` SYNACK, which is left by the normal one once that is off; LISTEN is
 /// for FTP data connections. NONE is how an ICMP error begins a connection.
