@@ -820,12 +820,14 @@ fn run(cx: &Cx) -> Result<()> {
     for ns in &pair.ns {
         let restored = tool(ns, rvsadm, &["-R"], &saved)?;
         ensure!(restored.code == Some(0), "{restored:?}");
-        let again = tool(ns, pair.ipvsadm, &["-S", "-n"], "")?.stdout;
-        // ipvsadm's order isn't one: it changes with the kernel's.
-        ensure!(
-            sorted(&saved) == sorted(&again),
-            "saved {saved}, restored {again}"
-        );
+        // ipvsadm's order isn't one: it changes with the kernel's. And while the table still gets its size, a service may come
+        // twice.
+        let mut again = String::new();
+        until_true("all is restored", 5.0, || {
+            again = tool(ns, pair.ipvsadm, &["-S", "-n"], "")?.stdout;
+            Ok(sorted(&saved) == sorted(&again))
+        })
+        .with_context(|| format!("saved {saved}, restored {again}"))?;
     }
     pair.change("-C")?;
 

@@ -9,13 +9,17 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 
 use super::rvsadm::{Terminal, Tool};
 use crate::ns::Ns;
 use crate::scenario::{Cx, Guest, Scenario};
+use crate::wait::{pass, until};
 
 pub const SCENARIO: Scenario = Scenario::new(
     "rvsadm_speed",
@@ -31,7 +35,9 @@ pub const SCENARIO: Scenario = Scenario::new(
 .timeout(240.0);
 
 const LARGEST: u64 = 5_000_000;
-/// `RVS_SERVICES=10000` takes a minute.
+/// How many are restored with either; `RVS_SERVICES=10000` takes minutes, most of them ipvsadm's.
+const RESTORED: u32 = 500;
+/// How many take long enough to be seen at it.
 const SERVICES: u32 = 2_000;
 const REALS: u32 = 10;
 
@@ -48,7 +54,7 @@ fn run(cx: &Cx) -> Result<()> {
 fn services() -> Result<u32> {
     match std::env::var("RVS_SERVICES") {
         Ok(n) => n.parse().context("RVS_SERVICES is no number"),
-        Err(_) => Ok(SERVICES),
+        Err(_) => Ok(RESTORED),
     }
 }
 
@@ -100,36 +106,62 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
 /// Runs it in a terminal, with its output in a file: standard error shows how far it is, and at the end nothing. Then with
 /// standard error in a file, which stays empty.
 pub fn slowed(ns: &Ns, tool: &Tool<'_>, args: &str, what: &str) -> Result<()> {
-    // It gets a few milliseconds of each half a second, until that was seen; without a terminal, three times.
-    let slow = |error: &str, enough: &str| {
-        format!(
-            "{} {args} >/run/out {error}& pid=$!; n=0; \
-             until {enough} || ! kill -STOP $pid; do sleep 0.5; kill -CONT $pid; sleep 0.01; n=$((n + 1)); done 2>/dev/null; \
-             kill -CONT $pid 2>/dev/null; wait $pid",
-            tool.path.display()
-        )
+    let _ = fs::remove_file(PID);
+    // It waits for its first slice before it begins.
+    let run = |error: &str| {
+        let program = tool.path.display();
+        format!("sh -c 'echo $$ >{PID}; kill -STOP $$; exec {program} {args}' >/run/out {error}")
     };
-    let _ = fs::remove_file(SEEN);
-    let line = format!(
-        "{}; {}",
-        slow("", &format!("[ -e {SEEN} ]")),
-        slow("2>/run/err ", "[ $n = 3 ]")
-    );
     // A server of tmux that goes away takes its time: each has its own.
     let name: String = args.chars().filter(char::is_ascii_alphanumeric).collect();
-    let terminal = Terminal::new(ns, &format!("slowed_{name}"), 100, 10, &line)?;
-    terminal.has(what)?;
-    fs::write(SEEN, "")?;
+    let terminal = Terminal::new(ns, &format!("slowed_{name}"), 100, 10, &run(""))?;
+    in_slices(|| terminal.has(what))?;
     let screen = terminal.shows("the end", |screen| screen.contains("ended "))?;
     ensure!(!screen.contains(what), "{screen}");
     ensure!(fs::metadata("/run/out")?.len() > 0, "there is no output");
+    drop(terminal);
+
+    fs::remove_file(PID)?;
+    let terminal = Terminal::new(ns, &format!("quiet_{name}"), 100, 10, &run("2>/run/err"))?;
+    in_slices(|| {
+        pass(1.0);
+        Ok(())
+    })?;
+    terminal.has("ended ")?;
     let said = fs::read_to_string("/run/err")?;
     ensure!(said.is_empty(), "not on a terminal: {said:?}");
     Ok(())
 }
 
+/// Lets the process of `PID` run for a millisecond now and then as long as `during` takes, and then as it likes.
+fn in_slices<T>(during: impl FnOnce() -> Result<T>) -> Result<T> {
+    let pid = until("a process to be slowed", 10.0, || {
+        let text = fs::read_to_string(PID).unwrap_or_default();
+        Ok(text.trim().parse().ok().map(Pid::from_raw))
+    })?;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            // One that has ended gets no signal.
+            while !over.load(Ordering::Relaxed) && kill(pid, Signal::SIGCONT).is_ok() {
+                // A sleep takes two ticks of the clock at least.
+                let slice = Instant::now();
+                while slice.elapsed() < Duration::from_millis(1) {
+                    std::hint::spin_loop();
+                }
+                let _ = kill(pid, Signal::SIGSTOP);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = kill(pid, Signal::SIGCONT);
+        });
+        let result = during();
+        over.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
 const RULES: &str = "/run/rules";
-const SEEN: &str = "/run/seen";
+const PID: &str = "/run/slowed.pid";
 
 fn restore(tool: &Tool<'_>) -> Result<()> {
     let services = services()?;
