@@ -13,7 +13,7 @@ use crate::pkt::{octets, pseudo, sum, Pkt, TCP};
 use crate::rig::{Rig, Side};
 use crate::scenario::Peer;
 use crate::tap::Frame;
-use crate::topo::{Family, Topo};
+use crate::topo::{at, Family, Topo};
 
 /// Why these scenarios are for one peer only.
 pub const ONLY: (Peer, &str) = (Peer::Rvs, "C ip_vs has no FullNAT");
@@ -70,6 +70,21 @@ pub fn topo(servers: u8) -> Result<Topo> {
         ns.set_sysctl("net.ipv4.tcp_no_metrics_save", 1)?;
     }
     Ok(topo)
+}
+
+/// A TCP service at a port, with one real server at another one and one local address.
+pub fn service(
+    family: Family,
+    port: u16,
+    real: u16,
+) -> Result<(Topo, Ipvs, SocketAddr, SocketAddr)> {
+    let topo = topo(1)?;
+    let (vip, rs) = (at(family.vip(), port), at(family.rs(1), real));
+    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
+    let ipvs = Ipvs::open(&topo.director)?;
+    add(&ipvs, TCP, vip, local(family, 1))?;
+    Ok((topo, ipvs, vip, rs))
 }
 
 /// Takes the default routes from real server `n`.

@@ -69,12 +69,7 @@ fn here(family: Family) -> Result<()> {
 }
 
 fn client_here(family: Family) -> Result<()> {
-    let topo = fullnat::topo(1)?;
-    let (vip, rs) = (at(family.vip(), 80), at(family.rs(1), 8080));
-    let ipvs = Ipvs::open(&topo.director)?;
-    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
-    fullnat::add(&ipvs, TCP, vip, local(family, 1))?;
+    let (topo, _, vip, rs) = fullnat::service(family, 80, 8080)?;
     let server = Server::tcp(&topo.rs[0], rs, "rs1")?;
     let stream = serve::connect(&topo.director, vip)?;
     for i in 0..5 {
@@ -89,12 +84,7 @@ fn client_here(family: Family) -> Result<()> {
 
 /// The server closes first, so that its end stays in TIME-WAIT; the client comes again from the same port at once.
 fn again(family: Family) -> Result<()> {
-    let topo = fullnat::topo(1)?;
-    let (vip, rs) = (at(family.vip(), 80), at(family.rs(1), 8080));
-    let ipvs = Ipvs::open(&topo.director)?;
-    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
-    fullnat::add(&ipvs, TCP, vip, local(family, 1))?;
+    let (topo, ipvs, vip, rs) = fullnat::service(family, 80, 8080)?;
     let ports = Attrs::new()
         .u16(fullnat::PORT_MIN, 5000)
         .u16(fullnat::PORT_MAX, 5009);

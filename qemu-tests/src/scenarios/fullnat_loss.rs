@@ -7,13 +7,12 @@ use std::io::{Read, Write};
 
 use anyhow::{ensure, Context, Result};
 
-use crate::fullnat::{self, local, set};
+use crate::fullnat::{self, set};
 use crate::genl::Attrs;
-use crate::ipvs::Ipvs;
 use crate::pkt::TCP;
 use crate::scenario::{Cx, Guest, Scenario};
 use crate::serve::{self, Server};
-use crate::topo::{at, Family};
+use crate::topo::Family;
 use crate::wait::scaled;
 
 pub const SCENARIO: Scenario = Scenario::new(
@@ -41,12 +40,7 @@ fn run(cx: &Cx) -> Result<()> {
 }
 
 fn transfer(family: Family, option: u8, proxy: u8, n: usize) -> Result<()> {
-    let topo = fullnat::topo(1)?;
-    let (vip, rs) = (at(family.vip(), 80), at(family.rs(1), 8080));
-    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
-    let ipvs = Ipvs::open(&topo.director)?;
-    fullnat::add(&ipvs, TCP, vip, local(family, 1))?;
+    let (topo, ipvs, vip, rs) = fullnat::service(family, 80, 8080)?;
     let extra = Attrs::new()
         .u8(fullnat::TOA_KIND, option)
         .u8(fullnat::PROXY, proxy);

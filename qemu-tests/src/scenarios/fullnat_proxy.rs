@@ -139,12 +139,7 @@ fn crafted(family: Family, version: u8) -> Result<()> {
 
 /// A server that speaks first gets the header before the client says anything.
 fn server_speaks_first(family: Family) -> Result<()> {
-    let topo = fullnat::topo(1)?;
-    let (vip, rs) = (at(family.vip(), 25), at(family.rs(1), 2525));
-    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
-    let ipvs = Ipvs::open(&topo.director)?;
-    fullnat::add(&ipvs, TCP, vip, local(family, 1))?;
+    let (topo, ipvs, vip, rs) = fullnat::service(family, 25, 2525)?;
     proxy_on(&ipvs, TCP, vip, 2)?;
     let listener = topo.rs[0].run(|| TcpListener::bind(rs))?;
     let n = if family == Family::V4 { 28 } else { 52 };
@@ -255,12 +250,7 @@ pub(super) fn start(ns: &Ns, program: &str, config: &str, rs: SocketAddr) -> Res
 }
 
 fn unmodified(family: Family, program: &str, version: u8) -> Result<()> {
-    let topo = fullnat::topo(1)?;
-    let (vip, rs) = (at(family.vip(), 80), at(family.rs(1), 8080));
-    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
-    let ipvs = Ipvs::open(&topo.director)?;
-    fullnat::add(&ipvs, TCP, vip, local(family, 1))?;
+    let (topo, ipvs, vip, rs) = fullnat::service(family, 80, 8080)?;
     proxy_on(&ipvs, TCP, vip, version)?;
     let config = match program {
         "nginx" => format!(

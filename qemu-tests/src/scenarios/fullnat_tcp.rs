@@ -161,12 +161,7 @@ fn sent_to_servers(director: &Ns) -> Result<u64> {
 
 /// An urgent byte amid others, with the client's address in options or in front, or not.
 fn urgent(family: Family, kind: u8, proxy: u8) -> Result<()> {
-    let topo = fullnat::topo(1)?;
-    let (vip, rs) = (at(family.vip(), 80), at(family.rs(1), 8080));
-    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
-    let ipvs = Ipvs::open(&topo.director)?;
-    fullnat::add(&ipvs, TCP, vip, local(family, 1))?;
+    let (topo, ipvs, vip, rs) = fullnat::service(family, 80, 8080)?;
     let extra = Attrs::new()
         .u8(fullnat::TOA_KIND, kind)
         .u8(fullnat::PROXY, proxy);

@@ -152,12 +152,7 @@ fn crafted(family: Family, kind: u8, on_syn: bool) -> Result<()> {
 
 /// Real stacks, both ways in bulk; the client sends so much at once that segments are put together on the way.
 fn transfer(family: Family) -> Result<()> {
-    let topo = fullnat::topo(1)?;
-    let (vip, rs) = (at(family.vip(), 80), at(family.rs(1), 8080));
-    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
-    let ipvs = Ipvs::open(&topo.director)?;
-    fullnat::add(&ipvs, TCP, vip, local(family, 1))?;
+    let (topo, ipvs, vip, rs) = fullnat::service(family, 80, 8080)?;
     toa_on(&ipvs, vip, 254, true)?;
     let server = Server::tcp(&topo.rs[0], rs, "rs1")?;
     let client: IpAddr = family.client();

@@ -298,6 +298,16 @@ impl Entry {
         options.iter().any(|option| self.has(option))
     }
 
+    /// Those of the options that were given, as they are written.
+    fn those_of(&self, options: &[&str]) -> String {
+        let given: Vec<String> = options
+            .iter()
+            .filter(|option| self.has(option))
+            .map(|option| called(option))
+            .collect();
+        given.join(", ")
+    }
+
     /// Reads and checks arguments (without the program's name).
     pub(super) fn parse(
         command: &Command,
@@ -710,7 +720,7 @@ impl Entry {
                 if other && self.has_any(&["stats", "rate", "thresholds"])
                     || self.has_any(&["timeout", "daemon"]) && self.has("persistent-conn")
                 {
-                    let given: Vec<String> = [
+                    let given = self.those_of(&[
                         "connection",
                         "timeout",
                         "daemon",
@@ -718,14 +728,9 @@ impl Entry {
                         "rate",
                         "thresholds",
                         "persistent-conn",
-                    ]
-                    .into_iter()
-                    .filter(|option| self.has(option))
-                    .map(called)
-                    .collect();
+                    ]);
                     return Err(Stop::fail(format!(
-                        "options conflicts in the list command: {}: one of them is right",
-                        given.join(", ")
+                        "options conflicts in the list command: {given}: one of them is right"
                     )));
                 }
             }
@@ -779,14 +784,9 @@ impl Entry {
             "tun-remcsum",
         ];
         if !tunnel && self.has_any(&TUNNEL) {
-            let given: Vec<String> = TUNNEL
-                .into_iter()
-                .filter(|option| self.has(option))
-                .map(called)
-                .collect();
+            let given = self.those_of(&TUNNEL);
             return Err(Stop::fail(format!(
-                "Tunnel options conflict with forward method: {}: --ipip is right with it",
-                given.join(", ")
+                "Tunnel options conflict with forward method: {given}: --ipip is right with it"
             )));
         }
         let (kind, rules) = match self.dest.tun_type {
