@@ -95,15 +95,21 @@ fn tunnels(cx: &Cx) -> Result<()> {
             setup += &format!(" --tunnel-address {}", rs.ip());
         }
         director.ok(&format!("real add tcp {vip} {rs} --method tunnel {words}"))?;
-        let out = host.run(&format!("realserver check {setup}"), "")?;
-        ensure!(out.code == Some(1), "{what}: {out:?}");
-        let plan = host.ok(&format!("realserver setup {setup} --dry-run"))?;
-        ensure!(
-            state(here)? == before,
-            "{what}: a dry run has changed something"
-        );
+        let mut plan = None;
+        if inner == outer {
+            let out = host.run(&format!("realserver check {setup}"), "")?;
+            ensure!(out.code == Some(1), "{what}: {out:?}");
+            plan = Some(host.ok(&format!("realserver setup {setup} --dry-run"))?);
+            ensure!(
+                state(here)? == before,
+                "{what}: a dry run has changed something"
+            );
+        }
         let done = host.ok(&format!("realserver setup {setup}"))?;
-        ensure!(plan == done, "{what}: {plan}, {done}");
+        ensure!(
+            plan.is_none_or(|plan| plan == done),
+            "{what}: not what was announced: {done}"
+        );
         let out = host.ok(&format!("realserver check {setup}"))?;
         ensure!(out == "nothing is missing\n", "{what}: {out}");
 

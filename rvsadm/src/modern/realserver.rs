@@ -104,13 +104,81 @@ enum State {
     Wrong(String),
 }
 
-/// What `ip` prints; `None` if it doesn't like it.
-fn ip(line: &str) -> Result<Option<String>, Failure> {
-    let output = start("ip", &line.split(' ').collect::<Vec<_>>())?;
-    Ok(output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+/// A device, as `ip -json -details address` has it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Device {
+    ifname: String,
+    flags: Vec<String>,
+    addr_info: Vec<OnDevice>,
+    linkinfo: LinkInfo,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LinkInfo {
+    info_data: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OnDevice {
+    local: Option<IpAddr>,
+    prefixlen: u8,
+}
+
+/// How the machine is. Not from /sys, which may be another namespace's.
+#[derive(Debug)]
+struct Machine {
+    devices: Vec<Device>,
+    /// What `ip fou show` prints.
+    fou: String,
+}
+
+impl Machine {
+    fn look(wants: &[Needed]) -> Result<Self, Failure> {
+        let output = start("ip", &["-json", "-details", "address", "show"])?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Failure::Failed(format!(
+                "ip -json -details address show: {}",
+                said.trim()
+            )));
+        }
+        let mut fou = String::new();
+        if wants
+            .iter()
+            .any(|(want, _)| matches!(want, Want::Gue { .. }))
+        {
+            // It fails while the module isn't there.
+            let output = start("ip", &["fou", "show"])?;
+            fou = String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        Ok(Self {
+            devices: serde_json::from_slice(&output.stdout)?,
+            fou,
+        })
+    }
+
+    fn device(&self, name: &str) -> Option<&Device> {
+        self.devices.iter().find(|d| d.ifname == name)
+    }
+
+    fn device_state(&self, name: &str, module: &Module) -> State {
+        match self.device(name) {
+            None => State::Missing(format!(
+                "{name} is not there ({}, module {})",
+                module.takes, module.name
+            )),
+            Some(device) if device.flags.iter().any(|flag| flag == "UP") => State::Fine,
+            Some(_) => State::Missing(format!("{name} is not up")),
+        }
+    }
+}
+
+/// Whether a module is in the kernel, if that can be seen.
+fn is_loaded(module: &Module) -> bool {
+    Path::new("/sys/module").join(module.name).exists()
 }
 
 fn start(program: &str, args: &[&str]) -> Result<Output, Failure> {
@@ -166,42 +234,52 @@ impl Want {
         }
     }
 
-    /// The commands that make it so.
-    fn setup(&self) -> Vec<String> {
+    /// The module without which it can't be.
+    fn module(&self) -> Option<&'static Module> {
         match self {
-            Self::Own { .. } => Vec::new(),
+            Self::Device { module, .. } | Self::Tunnel { module, .. } => Some(module),
+            Self::Gue { .. } => Some(&FOU),
+            _ => None,
+        }
+    }
+
+    /// The commands that make it so, where some modules are loaded and some devices there.
+    fn setup(&self, loaded: impl Fn(&Module) -> bool, there: impl Fn(&str) -> bool) -> Vec<String> {
+        let module = self.module().filter(|module| !loaded(module));
+        let mut lines: Vec<String> = module
+            .map(|module| format!("modprobe {}", module.name))
+            .into_iter()
+            .collect();
+        match self {
+            Self::Own { .. } => {}
             Self::Address { ip, device } => {
-                vec![format!(
-                    "ip address add {} dev {device}",
-                    Self::address(*ip)
-                )]
+                let address = Self::address(*ip);
+                lines.push(format!("ip address add {address} dev {device}"));
             }
-            Self::Device { device, module } => vec![
-                format!("modprobe {}", module.name),
-                format!("ip link set {device} up"),
-            ],
+            Self::Device { device, .. } => lines.push(format!("ip link set {device} up")),
             Self::Tunnel {
                 device,
                 kind,
-                module,
                 local,
                 checksums,
+                ..
             } => {
-                let remote = if local.is_ipv4() { "any" } else { "::" };
-                let mode = if *kind == "ip6tnl" { " mode any" } else { "" };
-                let checksums = if *checksums { " icsum" } else { "" };
-                vec![
-                    format!("modprobe {}", module.name),
-                    format!("ip link add {device} type {kind} local {local} remote {remote}{mode}{checksums}"),
-                    format!("ip link set {device} up"),
-                ]
+                if !there(device) {
+                    let remote = if local.is_ipv4() { "any" } else { "::" };
+                    let mode = if *kind == "ip6tnl" { " mode any" } else { "" };
+                    let checksums = if *checksums { " icsum" } else { "" };
+                    lines.push(format!(
+                    "ip link add {device} type {kind} local {local} remote {remote}{mode}{checksums}"
+                ));
+                }
+                lines.push(format!("ip link set {device} up"));
             }
-            Self::Gue { port, v6 } => vec![
-                format!("modprobe {}", FOU.name),
-                format!("ip {}fou add port {port} gue", six(*v6)),
-            ],
-            Self::Sysctl { key, value, .. } => vec![format!("sysctl -w {key}={value}")],
+            Self::Gue { port, v6 } => {
+                lines.push(format!("ip {}fou add port {port} gue", six(*v6)));
+            }
+            Self::Sysctl { key, value, .. } => lines.push(format!("sysctl -w {key}={value}")),
         }
+        lines
     }
 
     /// The command that makes it what it was.
@@ -228,7 +306,7 @@ impl Want {
         }
     }
 
-    fn state(&self) -> Result<State, Failure> {
+    fn state(&self, machine: &Machine) -> State {
         let missing = |there: bool, text: String| {
             if there {
                 State::Fine
@@ -236,42 +314,41 @@ impl Want {
                 State::Missing(text)
             }
         };
-        Ok(match self {
+        match self {
             Self::Own { ip: own } => {
-                // Whether the kernel takes packets to it for its own.
-                let listed = ip(&format!("-o address show to {own}"))?.unwrap_or_default();
-                if listed.trim().is_empty() {
+                let mut all = machine.devices.iter().flat_map(|d| &d.addr_info);
+                if all.any(|a| a.local == Some(*own)) {
+                    State::Fine
+                } else {
                     State::Wrong(format!(
                         "{own} is no address of this machine, no tunnel ends there"
                     ))
-                } else {
-                    State::Fine
                 }
             }
             Self::Address {
                 ip: address,
                 device,
             } => {
-                let listed = ip(&format!("-o address show dev {device}"))?.unwrap_or_default();
-                let wanted = format!(" {} ", Self::address(*address));
-                // A host's address is printed without its prefix where there is a peer only.
-                let there = listed
-                    .lines()
-                    .any(|line| format!("{line} ").contains(&wanted));
+                let bits = if address.is_ipv4() { 32 } else { 128 };
+                let there = machine.device(device).is_some_and(|d| {
+                    d.addr_info
+                        .iter()
+                        .any(|a| a.local == Some(*address) && a.prefixlen == bits)
+                });
                 missing(
                     there,
                     format!("{} is not on {device}", Self::address(*address)),
                 )
             }
-            Self::Device { device, module } => device_state(device, module)?,
+            Self::Device { device, module } => machine.device_state(device, module),
             Self::Tunnel {
                 device,
                 module,
                 local,
                 checksums,
                 ..
-            } => match ip(&format!("-o -d link show dev {device}"))? {
-                Some(text) if text.split_whitespace().any(|w| w == "icsum") != *checksums => {
+            } => match machine.device(device) {
+                Some(is) if is.linkinfo.info_data.contains_key("icsum") != *checksums => {
                     let (is, other) = if *checksums {
                         ("without", "with")
                     } else {
@@ -281,9 +358,9 @@ impl Want {
                         "{device} takes GRE {is} checksums at {local}, and none {other} them: undo that, or give another address"
                     ))
                 }
-                _ => device_state(device, module)?,
+                _ => machine.device_state(device, module),
             },
-            Self::Gue { port, v6 } => gue_state(*port, *v6)?,
+            Self::Gue { port, v6 } => gue_among(&machine.fou, *port, *v6),
             Self::Sysctl {
                 key,
                 value,
@@ -308,16 +385,12 @@ impl Want {
                     ),
                 )
             }
-        })
+        }
     }
 
     /// Why one of its commands may have failed, and what to do.
     fn hint(&self, line: &str, said: &str) -> Option<String> {
-        let module = match self {
-            Self::Device { module, .. } | Self::Tunnel { module, .. } => module,
-            Self::Gue { .. } => &FOU,
-            _ => return None,
-        };
+        let module = self.module()?;
         if line.starts_with("modprobe ") {
             return Some(format!(
                 "without the kernel's module {} ({}) this machine does not take {}",
@@ -340,26 +413,7 @@ impl Want {
     }
 }
 
-/// Whether a device is there and up. Not from /sys, which may be another namespace's.
-fn device_state(device: &str, module: &Module) -> Result<State, Failure> {
-    Ok(match ip(&format!("-o link show dev {device}"))? {
-        None => State::Missing(format!(
-            "{device} is not there ({}, module {})",
-            module.takes, module.name
-        )),
-        Some(_) => match ip(&format!("-o link show dev {device} up"))? {
-            Some(text) if !text.is_empty() => State::Fine,
-            _ => State::Missing(format!("{device} is not up")),
-        },
-    })
-}
-
 /// Whether what comes to a UDP port is GUE.
-fn gue_state(port: u16, v6: bool) -> Result<State, Failure> {
-    let listed = ip("fou show")?.unwrap_or_default();
-    Ok(gue_among(&listed, port, v6))
-}
-
 fn gue_among(listed: &str, port: u16, v6: bool) -> State {
     let over = if v6 { "IPv6" } else { "IPv4" };
     let found = listed.lines().find_map(|line| {
@@ -668,9 +722,10 @@ pub(super) fn run(
         RealserverVerb::Undo(_) => {
             let (lines, left) = undo(&wants, remembered()?);
             // What somebody else has taken back already is no reason to stop.
+            let machine = Machine::look(&wants)?;
             let mut there = Vec::new();
             for (want, line) in lines {
-                if want.state()? == State::Fine {
+                if want.state(&machine) == State::Fine {
                     there.push((want, line));
                 }
             }
@@ -693,9 +748,10 @@ pub(super) fn run(
 
 /// Says what is missing or wrong; exit code 1 if something is.
 fn check(wants: &[Needed], as_json: bool, out: &mut impl Write) -> Result<u8, Failure> {
+    let machine = Machine::look(wants)?;
     let mut texts = Vec::new();
     for (want, _) in wants {
-        match want.state()? {
+        match want.state(&machine) {
             State::Fine => {}
             State::Missing(text) | State::Wrong(text) => texts.push(text),
         }
@@ -720,11 +776,12 @@ fn setup(
     as_json: bool,
     out: &mut impl Write,
 ) -> Result<u8, Failure> {
+    let machine = Machine::look(wants)?;
     let mut missing = Vec::new();
     let mut memory = remembered()?;
     let before = memory.clone();
     for (want, names) in wants {
-        match want.state()? {
+        match want.state(&machine) {
             State::Wrong(text) => return Err(Failure::Failed(text)),
             State::Missing(_) => missing.push((want, names)),
             // Needed by one more now; nothing to take back if setup has not made it so.
@@ -737,7 +794,12 @@ fn setup(
     }
     let lines: Vec<(&Want, Vec<String>)> = missing
         .iter()
-        .map(|(want, _)| (*want, want.setup()))
+        .map(|(want, _)| {
+            (
+                *want,
+                want.setup(is_loaded, |d| machine.device(d).is_some()),
+            )
+        })
         .collect();
     show(
         lines.iter().flat_map(|(_, lines)| lines),
@@ -812,7 +874,7 @@ mod tests {
         refuse(args).unwrap();
         wants(args)
             .iter()
-            .flat_map(|(want, _)| want.setup())
+            .flat_map(|(want, _)| want.setup(|_| false, |_| false))
             .collect()
     }
 
