@@ -18,7 +18,7 @@ use anyhow::{ensure, Context, Result};
 
 use super::rvsadm::Tool;
 use crate::ns::Ns;
-use crate::scenario::{Cx, Guest, Scenario};
+use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family, Topo};
 use crate::wait::slow;
@@ -30,11 +30,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     run,
 )
 .timeout(120.0)
-.with_rvsadm()
-.only_guests(NOT_KASAN, WHY);
-
-const NOT_KASAN: &[Guest] = &[Guest::Uml, Guest::Lockdep, Guest::Qemu, Guest::Virtme];
-const WHY: &str = "kmemleak reports what the kernel's tunnel modules register";
+.with_rvsadm();
 
 /// Where the path is narrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::genl::{find, Attrs};
 use crate::ipvs::{cmd, for_svc, svc_full, svc_id, Ipvs};
 use crate::pkt::{octets, Pkt, ACK, SYN, TCP};
 use crate::rig::{Rig, Side};
-use crate::scenario::{Cx, Guest, Peer, Scenario};
+use crate::scenario::{Cx, Peer, Scenario};
 use crate::serve::{self, Server};
 use crate::tap::{Frame, Tap};
 use crate::topo::{at, mac, Family, Topo};
@@ -59,10 +59,6 @@ fn run(cx: &Cx) -> Result<()> {
         ] {
             spread(inner, outer, kind).with_context(|| format!("{inner:?} in {outer:?} {kind}"))?;
         }
-    }
-    if cx.guest == Guest::Kasan {
-        // kmemleak reports what the kernel's tunnel modules register.
-        return Ok(());
     }
     for family in Family::BOTH {
         fits(cx, family).with_context(|| format!("segments, {family:?}"))?;
