@@ -21,7 +21,8 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[],
     run,
 )
-.with_rvsadm();
+.with_rvsadm()
+.timeout(180.0);
 
 fn run(cx: &Cx) -> Result<()> {
     for (mode, method) in [("--dr", "dr"), ("--tunnel", "tunnel")] {
