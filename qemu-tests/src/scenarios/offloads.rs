@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::modules;
+use super::rvsadm::Tool;
 use crate::ns::Ns;
 use crate::scenario::{Cx, Rng, Scenario};
 use crate::serve;
@@ -27,9 +27,9 @@ pub const SCENARIO: Scenario = Scenario::new(
     run,
 )
 .partly(&[109])
-.timeout(600.0);
+.timeout(600.0)
+.with_rvsadm();
 
-const GUE_PORT: u16 = 6080;
 const CRC: crc::Crc<u64, crc::Table<16>> = crc::Crc::<u64, crc::Table<16>>::new(&crc::CRC_64_XZ);
 
 /// How `ipvsadm` calls each method.
@@ -94,23 +94,12 @@ fn run(cx: &Cx) -> Result<()> {
         Ok(n) => n.parse::<usize>().context("RVS_MEGABYTES is no number")? << 20,
         Err(_) => (1 << 19) / if slow() > 1.0 { 4 } else { 1 },
     };
-    for module in [
-        "ipip",
-        "sit",
-        "ip6_tunnel",
-        "ip_gre",
-        "ip6_gre",
-        "fou",
-        "fou6",
-    ] {
-        modules::run("modprobe", &[module])?;
-    }
     let topo = Topo::new(1)?;
     // The real server's answers come back through here, in the virtual address's name.
     topo.director
         .set_sysctl("net.ipv4.conf.all.accept_local", 1)?;
     let rs = topo.rs.first().context("no real server")?;
-    real_server(rs)?;
+    real_server(cx, rs)?;
     let mut rules = String::new();
     for family in Family::BOTH {
         for (n, (method, flags)) in METHODS.iter().enumerate() {
@@ -180,30 +169,30 @@ fn server(family: Family, method: &str) -> IpAddr {
 }
 
 /// Has a host take what comes by direct routing and in tunnels.
-fn real_server(ns: &Ns) -> Result<()> {
-    for device in ["tunl0", "ip6tnl0", "sit0", "gre0", "ip6gre0"] {
-        ns.cmd(&format!("ip link set {device} up"))?;
-        ns.set_sysctl(&format!("net.ipv4.conf.{device}.rp_filter"), 0)?;
-    }
-    for six in ["", "-6 "] {
-        ns.cmd(&format!("ip {six}fou add port {GUE_PORT} gue"))?;
+fn real_server(cx: &Cx, ns: &Ns) -> Result<()> {
+    let host = Tool::new(cx, ns)?;
+    let (v4, v6) = (Family::V4.vip(), Family::V6.vip());
+    for words in [
+        "--dr",
+        "--tunnel",
+        "--tunnel --tunnel-type gue --tunnel-port 6080",
+        "--tunnel --tunnel-type gre",
+    ] {
+        host.ok(&format!("realserver setup {words} {v4} {v6}"))?;
     }
     for family in Family::BOTH {
         let own = server(family, "GRE csum");
-        let (len, nodad, kind) = match family {
-            Family::V4 => (24, "", "gre"),
-            Family::V6 => (64, "nodad", "ip6gre"),
+        let (len, nodad) = match family {
+            Family::V4 => (24, ""),
+            Family::V6 => (64, "nodad"),
         };
         ns.cmd(&format!("ip addr add {own}/{len} dev eth0 {nodad}"))?;
-        ns.cmd(&format!(
-            "ip link add {kind}1 type {kind} local {own} remote {} icsum",
-            family.director_at(1)
+        host.ok(&format!(
+            "realserver setup --tunnel --tunnel-type gre --tunnel-checksum csum --tunnel-address {own} {}",
+            family.vip()
         ))?;
-        ns.cmd(&format!("ip link set {kind}1 up"))?;
-        ns.set_sysctl(&format!("net.ipv4.conf.{kind}1.rp_filter"), 0)?;
     }
-    ns.cmd("ip addr add 10.0.100.1/32 dev lo")?;
-    ns.cmd("ip addr add fd00:100::1/128 dev lo nodad").map(drop)
+    Ok(())
 }
 
 /// Bytes and packets that the director has sent to the real server.

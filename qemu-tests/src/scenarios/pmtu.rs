@@ -16,8 +16,9 @@ use std::net::IpAddr;
 
 use anyhow::{ensure, Context, Result};
 
+use super::rvsadm::Tool;
 use crate::ns::Ns;
-use crate::scenario::{Cx, Guest, Scenario};
+use crate::scenario::{Cx, Scenario};
 use crate::serve::{self, Server};
 use crate::topo::{at, Family, Topo};
 use crate::wait::slow;
@@ -29,10 +30,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     run,
 )
 .timeout(120.0)
-.only_guests(NOT_KASAN, WHY);
-
-const NOT_KASAN: &[Guest] = &[Guest::Uml, Guest::Lockdep, Guest::Qemu, Guest::Virtme];
-const WHY: &str = "kmemleak reports what the kernel's tunnel modules register";
+.with_rvsadm();
 
 /// Where the path is narrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,23 +53,28 @@ impl Narrow {
     }
 }
 
-/// A method: its name, ipvsadm's flags, the server's device, the length of the tunnel's headers over IPv4.
+/// A method: its name, ipvsadm's flags, what the real server is set up for, the length of the tunnel's headers over IPv4.
 const METHODS: [(&str, &str, &str, usize); 5] = [
     ("nat", "-m", "", 0),
-    ("dr", "-g", "", 0),
-    ("ipip", "-i", "ipip", 20),
-    ("gue", "-i --tun-type gue --tun-port 6080", "ipip", 32),
-    ("gre", "-i --tun-type gre", "gre", 24),
+    ("dr", "-g", "--dr", 0),
+    ("ipip", "-i", "--tunnel", 20),
+    (
+        "gue",
+        "-i --tun-type gue --tun-port 6080",
+        "--tunnel --tunnel-type gue --tunnel-port 6080",
+        32,
+    ),
+    ("gre", "-i --tun-type gre", "--tunnel --tunnel-type gre", 24),
 ];
 
-fn run(_cx: &Cx) -> Result<()> {
+fn run(cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
         for method in METHODS {
             // A retransmission later each: too long for a slow guest, where one without and one with a tunnel must do.
             if slow() > 1.0 && !["nat", "gue"].contains(&method.0) {
                 continue;
             }
-            let path = Path::new(family, method)?;
+            let path = Path::new(cx, family, method)?;
             for narrow in [Narrow::Client, Narrow::Director, Narrow::Server] {
                 // A directly routed server has no router before it; over IPv6 nobody tells what happens to a tunnel.
                 let beyond = narrow == Narrow::Server;
@@ -133,9 +136,9 @@ fn join(router: &Ns, ns: &Ns, family: Family, host: IpAddr, gateway: IpAddr) -> 
 }
 
 impl Path {
-    fn new(family: Family, method: (&str, &'static str, &str, usize)) -> Result<Self> {
+    fn new(cx: &Cx, family: Family, method: (&str, &'static str, &str, usize)) -> Result<Self> {
         let topo = Topo::new(1)?;
-        let (name, flags, device, headers) = method;
+        let (name, flags, setup, headers) = method;
         let is_direct = name == "dr";
         let client = Ns::new("far client")?;
         let client_addr = family.raw_client(10);
@@ -160,31 +163,7 @@ impl Path {
             // Its replies pass the director, whose own address they come from.
             topo.director
                 .set_sysctl("net.ipv4.conf.all.accept_local", 1)?;
-            let bits = if family == Family::V4 { 32 } else { 128 };
-            let nodad = if family == Family::V4 { "" } else { " nodad" };
-            here.ip(&format!("addr add {vip}/{bits} dev lo{nodad}"))?;
-        }
-        if !device.is_empty() {
-            let six = if family == Family::V6 { "-6" } else { "" };
-            let (kind, mode) = match (family, device) {
-                (Family::V4, kind) => (kind, ""),
-                (Family::V6, "ipip") => ("ip6tnl", " mode ip6ip6"),
-                (Family::V6, _) => ("ip6gre", ""),
-            };
-            if name == "gue" {
-                here.cmd(if family == Family::V4 {
-                    "modprobe fou"
-                } else {
-                    "modprobe fou6"
-                })?;
-                here.cmd(&format!("ip fou add port 6080 gue {six}"))?;
-            }
-            let any = if family == Family::V4 { "any" } else { "::" };
-            here.cmd(&format!(
-                "ip link add tun9 type {kind} local {server_addr} remote {any}{mode}"
-            ))?;
-            here.set_sysctl("net.ipv4.conf.tun9.rp_filter", 0)?;
-            here.cmd("ip link set tun9 up")?;
+            Tool::new(cx, here)?.ok(&format!("realserver setup {setup} {vip}"))?;
         }
         let headers = match (family, headers) {
             (Family::V6, n) if n != 0 => n + 20,

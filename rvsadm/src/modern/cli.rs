@@ -629,9 +629,9 @@ pub(super) struct Check {
 pub(super) enum RealserverVerb {
     /// Set this machine up as a real server.
     Setup(Realserver),
-    /// Say what is missing for that.
+    /// Say what is missing for that, or wrong; exit code 1 if something is.
     Check(Realserver),
-    /// Take back what setup did.
+    /// Take back what setup did with the same options; what was there before, or is needed otherwise, stays.
     Undo(Realserver),
 }
 
@@ -647,9 +647,22 @@ pub(super) struct Realserver {
     /// For direct routing: the director changes the link-layer address only.
     #[arg(long, group = "mode")]
     pub(super) dr: bool,
-    /// For tunnels (ipip).
+    /// For tunnels: the director puts packets into others.
     #[arg(long, group = "mode")]
     pub(super) tunnel: bool,
+    /// Tunnel type, as the director has it for this real server [default: ipip]
+    #[arg(long, value_name = "TYPE")]
+    pub(super) tunnel_type: Option<TunnelKind>,
+    /// Tunnel port, for gue, as the director has it.
+    #[arg(long, value_name = "PORT", value_parser = in_range::<u16>(1, u16::MAX), allow_negative_numbers = true)]
+    pub(super) tunnel_port: Option<u16>,
+    /// Checksums of the tunnel, as the director has it; a port for gue takes all three, a device for gre either with or without.
+    #[arg(long, value_name = "WHICH")]
+    pub(super) tunnel_checksum: Option<Checksum>,
+    /// This machine's address to which the director sends tunnels. Needed if it is of another IP version than VIP, and for gre with
+    /// checksums; a device is made for it. Without, tunnels to any address of VIP's IP version are taken.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_ip)]
+    pub(super) tunnel_address: Option<IpAddr>,
     /// Addresses of services.
     #[arg(required = true, value_name = "VIP", value_parser = parse_ip)]
     pub(super) vips: Vec<IpAddr>,

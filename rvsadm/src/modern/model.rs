@@ -338,8 +338,8 @@ impl TunnelState {
         (tunnel != Self::default()).then_some(tunnel)
     }
 
-    /// Puts the tunnel into a destination, or says why that can't be.
-    pub(super) fn put(self, dest: &mut Dest) -> Result<(), String> {
+    /// Says why there is no such tunnel, if so.
+    pub(super) fn fits(self) -> Result<(), String> {
         match (self.kind, self.port) {
             (TunnelKind::Gue, None) => {
                 return Err(
@@ -364,6 +364,12 @@ impl TunnelState {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Puts the tunnel into a destination, or says why that can't be.
+    pub(super) fn put(self, dest: &mut Dest) -> Result<(), String> {
+        self.fits()?;
         dest.tun_type = match self.kind {
             TunnelKind::Ipip => TunnelType::IPIP,
             TunnelKind::Gue => TunnelType::GUE,
