@@ -19,7 +19,7 @@ use crate::ns::Ns;
 use crate::pkt::Pkt;
 use crate::proc;
 use crate::rig::{Rig, Side};
-use crate::scenario::{Cx, Guest, Peer, Scenario};
+use crate::scenario::{Cx, Peer, Scenario};
 use crate::topo::{at, ipvsadm, Family};
 use crate::wait::{rounds, scaled, until, until_true};
 
@@ -174,12 +174,9 @@ fn run(cx: &Cx) -> Result<()> {
         proc::conns(&other)?.is_empty(),
         "connections of another namespace"
     );
-    // KASAN keeps what is freed in quarantine for minutes, and counts it.
-    if cx.guest != Guest::Kasan {
-        until_true("the connections are freed", 20.0, || {
-            Ok(objects(cx.peer)? <= many / 4 + 500)
-        })?;
-        println!("freed after {:?}", began.elapsed());
-    }
+    until_true("the connections are freed", 20.0, || {
+        Ok(objects(cx.peer)? <= many / 4 + 500)
+    })?;
+    println!("freed after {:?}", began.elapsed());
     Ok(())
 }
