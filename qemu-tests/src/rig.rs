@@ -9,7 +9,7 @@
 //! it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use nix::sched::{sched_setaffinity, CpuSet};
@@ -85,10 +85,7 @@ impl Rig {
 
     /// As [`Rig::exchange`] with packets given as bytes.
     pub fn exchange_raw(&self, from: Side, pkts: &[Vec<u8>]) -> Result<Io> {
-        let tap = self.side(from);
-        for pkt in pkts {
-            tap.send_raw(pkt)?;
-        }
+        self.side(from).send_all(pkts)?;
         self.finish(from)
     }
 
@@ -126,10 +123,8 @@ impl Rig {
             ..Pkt::new(src, dst, FENCE)
         };
         self.side(from).send(&fence)?;
-        let end = Instant::now() + patience(5.0);
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let Some(frame) = tap.recv(left)? else {
+            let Some(frame) = tap.recv(patience(5.0))? else {
                 bail!("fence {n} from the {from:?} side got lost")
             };
             // Kernels announce their multicast memberships whenever they like.

@@ -5,8 +5,11 @@
 //! The socket carries a virtio-net header with each frame, so a test sees which checksums are still
 //! to be filled in (CHECKSUM_PARTIAL) and can send such frames itself.
 
+use std::cell::LazyCell;
+use std::collections::VecDeque;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
@@ -49,6 +52,11 @@ impl std::fmt::Debug for Frame {
     }
 }
 
+/// How many frames go with one system call, each of which costs a User-Mode kernel several switches of processes.
+const BATCH: usize = 64;
+/// No frame is longer: 64 KiB of a super-packet, with its headers.
+const LONGEST: usize = 70_000;
+
 /// A packet socket.
 #[derive(Debug)]
 pub struct Tap {
@@ -57,6 +65,87 @@ pub struct Tap {
     from: [u8; 6],
     to: [u8; 6],
     what: String,
+    inbox: Mutex<Inbox>,
+}
+
+/// What has been read from the socket and not been asked for yet.
+#[derive(Debug)]
+struct Inbox {
+    frames: VecDeque<Bytes>,
+    /// Room for [`BATCH`] frames of [`LONGEST`].
+    room: Vec<u8>,
+}
+
+/// A frame, virtio-net header first.
+#[derive(Debug)]
+struct Bytes {
+    bytes: Vec<u8>,
+    outgoing: bool,
+}
+
+impl Inbox {
+    /// Reads what waits at the socket; false if nothing does.
+    fn fill(&mut self, fd: &OwnedFd) -> std::io::Result<bool> {
+        // SAFETY: sockaddr_ll is plain data, zero is a valid value.
+        let mut addrs: [libc::sockaddr_ll; BATCH] = unsafe { std::mem::zeroed() };
+        let mut vecs: Vec<libc::iovec> = self
+            .room
+            .chunks_exact_mut(LONGEST)
+            .map(|slot| libc::iovec {
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: slot.len(),
+            })
+            .collect();
+        let mut messages: Vec<libc::mmsghdr> = vecs
+            .iter_mut()
+            .zip(&mut addrs)
+            .map(|(vec, addr)| message(vec, addr))
+            .collect();
+        // SAFETY: the messages point to addresses and buffers that are live and as long as they say.
+        let n = unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                messages.as_mut_ptr(),
+                messages.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        if n < 0 {
+            let e = std::io::Error::last_os_error();
+            return match e.kind() {
+                std::io::ErrorKind::WouldBlock => Ok(false),
+                _ => Err(e),
+            };
+        }
+        let lengths: Vec<usize> = messages
+            .iter()
+            .take(n as usize)
+            .map(|m| m.msg_len as usize)
+            .collect();
+        for ((len, addr), slot) in lengths
+            .into_iter()
+            .zip(&addrs)
+            .zip(self.room.chunks_exact(LONGEST))
+        {
+            self.frames.push_back(Bytes {
+                bytes: slot[..len].to_vec(),
+                outgoing: addr.sll_pkttype == libc::PACKET_OUTGOING,
+            });
+        }
+        Ok(true)
+    }
+}
+
+/// A message from or to `addr` with its bytes in one piece.
+fn message(bytes: &mut libc::iovec, addr: &mut libc::sockaddr_ll) -> libc::mmsghdr {
+    // SAFETY: mmsghdr is plain data, zero is a valid value.
+    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    message.msg_hdr.msg_name = (&raw mut *addr).cast();
+    message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    message.msg_hdr.msg_iov = bytes;
+    message.msg_hdr.msg_iovlen = 1;
+    message
 }
 
 /// What the Ethernet header says of an IP packet.
@@ -142,6 +231,10 @@ impl Tap {
                 from,
                 to,
                 what: what.clone(),
+                inbox: Mutex::new(Inbox {
+                    frames: VecDeque::new(),
+                    room: vec![0; BATCH * LONGEST],
+                }),
             })
         })
     }
@@ -149,6 +242,15 @@ impl Tap {
     /// Sends an IP packet given as bytes.
     pub fn send_raw(&self, ip: &[u8]) -> Result<()> {
         self.send_vnet([0; VNET_LEN], ip)
+    }
+
+    /// Sends IP packets given as bytes, one after the other.
+    pub fn send_all(&self, packets: &[Vec<u8>]) -> Result<()> {
+        let frames: Vec<Vec<u8>> = packets
+            .iter()
+            .map(|ip| self.frame([0; VNET_LEN], self.to, ip))
+            .collect();
+        self.send_frames(&frames)
     }
 
     /// Sends a packet.
@@ -175,7 +277,59 @@ impl Tap {
         self.send_as(vnet, self.to, ip)
     }
 
-    fn send_frame(&self, frame: &[u8]) -> Result<()> {
+    /// An Ethernet frame with what the socket wants before it.
+    fn frame(&self, vnet: [u8; VNET_LEN], to: [u8; 6], ip: &[u8]) -> Vec<u8> {
+        let mut frame = vnet.to_vec();
+        frame.extend(to);
+        frame.extend(self.from);
+        frame.extend(ethertype(ip).to_be_bytes());
+        frame.extend(ip);
+        frame
+    }
+
+    fn send_frames(&self, frames: &[Vec<u8>]) -> Result<()> {
+        for frames in frames.chunks(BATCH) {
+            let mut addrs: Vec<libc::sockaddr_ll> = frames.iter().map(|f| self.addr(f)).collect();
+            let mut vecs: Vec<libc::iovec> = frames
+                .iter()
+                .map(|f| libc::iovec {
+                    iov_base: f.as_ptr().cast_mut().cast(),
+                    iov_len: f.len(),
+                })
+                .collect();
+            let mut messages: Vec<libc::mmsghdr> = vecs
+                .iter_mut()
+                .zip(&mut addrs)
+                .map(|(vec, addr)| message(vec, addr))
+                .collect();
+            let mut sent = 0;
+            while let Some(rest) = messages.get_mut(sent..).filter(|rest| !rest.is_empty()) {
+                // SAFETY: the messages point to addresses and frames that are live and as long as they say; sending
+                // only reads them.
+                let n = unsafe {
+                    libc::sendmmsg(
+                        self.fd.as_raw_fd(),
+                        rest.as_mut_ptr(),
+                        rest.len() as libc::c_uint,
+                        0,
+                    )
+                };
+                if n < 0 {
+                    bail!(
+                        "sending {} bytes on {}: {}",
+                        frames[sent].len(),
+                        self.what,
+                        std::io::Error::last_os_error()
+                    );
+                }
+                sent += n as usize;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a frame goes.
+    fn addr(&self, frame: &[u8]) -> libc::sockaddr_ll {
         // SAFETY: sockaddr_ll is plain data, zero is a valid value.
         let mut addr: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         addr.sll_family = libc::AF_PACKET as u16;
@@ -185,26 +339,7 @@ impl Tap {
         // frame.
         addr.sll_protocol = u16::from_ne_bytes([frame[VNET_LEN + 12], frame[VNET_LEN + 13]]);
         addr.sll_addr[..6].copy_from_slice(&self.to);
-        // SAFETY: buffer and address are live and their sizes are given.
-        let rc = unsafe {
-            libc::sendto(
-                self.fd.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw const addr).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
-        if rc < 0 {
-            bail!(
-                "sending {} bytes on {}: {}",
-                frame.len(),
-                self.what,
-                std::io::Error::last_os_error()
-            );
-        }
-        Ok(())
+        addr
     }
 
     /// Leaves out what this side sends, from now on.
@@ -216,33 +351,22 @@ impl Tap {
     /// Sends an IP packet given as bytes to any Ethernet address, with any virtio-net header whose offsets count from
     /// the Ethernet header.
     pub fn send_as(&self, vnet: [u8; VNET_LEN], to: [u8; 6], ip: &[u8]) -> Result<()> {
-        let mut frame = vnet.to_vec();
-        frame.extend(to);
-        frame.extend(self.from);
-        frame.extend(ethertype(ip).to_be_bytes());
-        frame.extend(ip);
-        self.send_frame(&frame)
+        self.send_frames(&[self.frame(vnet, to, ip)])
     }
 
-    /// The next frame whatever it is, within `wait`, into `buf`: its length, virtio-net header first.
-    pub fn recv_bytes(&self, buf: &mut [u8], wait: Duration) -> Result<Option<usize>> {
-        let end = Instant::now() + wait;
+    /// The next frame whatever it is, until `end`. Looks at the clock only where there is none: that is a system call on a
+    /// User-Mode kernel.
+    fn next(&self, end: &LazyCell<Instant, impl FnOnce() -> Instant>) -> Result<Option<Bytes>> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            // SAFETY: the buffer is live and its size is given.
-            let n = unsafe {
-                libc::recv(
-                    self.fd.as_raw_fd(),
-                    buf.as_mut_ptr().cast(),
-                    buf.len(),
-                    libc::MSG_DONTWAIT,
-                )
-            };
-            if n >= 0 {
-                return Ok(Some(n as usize));
+            if let Some(frame) = inbox.frames.pop_front() {
+                return Ok(Some(frame));
             }
-            let e = std::io::Error::last_os_error();
-            if e.kind() != std::io::ErrorKind::WouldBlock {
-                bail!("receiving on {}: {e}", self.what);
+            if inbox
+                .fill(&self.fd)
+                .with_context(|| format!("receiving on {}", self.what))?
+            {
+                continue;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -259,44 +383,20 @@ impl Tap {
         }
     }
 
+    /// The bytes of the next frame whatever it is, within `wait`, virtio-net header first.
+    pub fn recv_bytes(&self, wait: Duration) -> Result<Option<Vec<u8>>> {
+        let end = LazyCell::new(|| Instant::now() + wait);
+        Ok(self.next(&end)?.map(|frame| frame.bytes))
+    }
+
     /// The next frame with IP in it, within `wait`.
     pub fn recv(&self, wait: Duration) -> Result<Option<Frame>> {
-        let end = Instant::now() + wait;
-        let mut buf = vec![0; 70_000];
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-            let timeout = PollTimeout::try_from(
-                left.as_millis().min(60_000) as u32 + u32::from(!left.is_zero()),
-            )?;
-            match poll(&mut fds, timeout) {
-                Ok(0) if left.is_zero() => return Ok(None),
-                Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
-                Ok(_) => {}
-                Err(e) => bail!("waiting for {}: {e}", self.what),
-            }
-            // SAFETY: sockaddr_ll is plain data, zero is a valid value.
-            let mut addr: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-            let mut addr_len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            // SAFETY: buffer, address and length are live and their sizes are given.
-            let n = unsafe {
-                libc::recvfrom(
-                    self.fd.as_raw_fd(),
-                    buf.as_mut_ptr().cast(),
-                    buf.len(),
-                    libc::MSG_DONTWAIT,
-                    (&raw mut addr).cast(),
-                    &raw mut addr_len,
-                )
-            };
-            if n < 0 {
-                let e = std::io::Error::last_os_error();
-                if e.kind() == std::io::ErrorKind::WouldBlock {
-                    continue;
-                }
-                bail!("receiving on {}: {e}", self.what);
-            }
-            let frame = buf.get(..n as usize).unwrap_or_default();
+        let end = LazyCell::new(|| Instant::now() + wait);
+        while let Some(Bytes {
+            bytes: frame,
+            outgoing,
+        }) = self.next(&end)?
+        {
             let Some(ip) = frame.get(VNET_LEN + ETH_LEN..) else {
                 continue;
             };
@@ -311,11 +411,12 @@ impl Tap {
             return Ok(Some(Frame {
                 pkt,
                 raw: ip.to_vec(),
-                outgoing: addr.sll_pkttype == libc::PACKET_OUTGOING,
+                outgoing,
                 partial,
                 gso_size: u16::from_ne_bytes([frame[4], frame[5]]),
             }));
         }
+        Ok(None)
     }
 
     /// The next received frame that `pred` accepts, within `seconds` ([`patience`]). Others are thrown

@@ -264,7 +264,6 @@ struct Stage {
     ctap: Tap,
     stap: Tap,
     fence: u32,
-    buf: Vec<u8>,
 }
 
 /// What came of some packets.
@@ -407,7 +406,6 @@ impl Stage {
             ctap,
             stap,
             fence: 0,
-            buf: vec![0; 70_000],
         })
     }
 
@@ -470,10 +468,9 @@ impl Stage {
                 Side::Client => &self.ctap,
                 Side::Server => &self.stap,
             };
-            let Some(len) = tap.recv_bytes(&mut self.buf, scaled(10.0))? else {
+            let Some(frame) = tap.recv_bytes(scaled(10.0))? else {
                 bail!("fence {} from the {from:?} side got lost", self.fence)
             };
-            let frame = &self.buf[..len];
             let Some(ip) = frame.get(VNET_LEN + ETH_LEN..) else {
                 continue;
             };
@@ -484,7 +481,7 @@ impl Stage {
             let multicast = ip.first().is_some_and(|b| b >> 4 == 6) && ip.get(24) == Some(&0xff);
             let ether = [frame[VNET_LEN + 12], frame[VNET_LEN + 13]];
             if !multicast && (ether == [8, 0] || ether == [0x86, 0xdd]) {
-                seen.push(Seen(frame.to_vec()));
+                seen.push(Seen(frame));
             }
         }
     }
