@@ -262,7 +262,7 @@ impl ConnTable {
             dport: seat.port,
             ..*param.flow
         };
-        let hashes = self.hashes(param.flow, &reply);
+        let hashes = self.hashes(param.flow, Some(&reply));
         let inserted =
             self.table
                 .insert_unique(new, hashes, deadline, g, |other, node| match node {

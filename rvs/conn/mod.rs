@@ -206,17 +206,12 @@ pub(crate) struct Param<'a> {
 }
 
 impl Param<'_> {
-    /// What replies will be like, without FullNAT: [`Conn::reply()`].
+    /// What replies will be like with NAT.
     #[inline(always)]
-    fn reply(&self, is_masq: bool) -> Tuple {
-        let (src, sport) = if is_masq {
-            (self.daddr, self.dport)
-        } else {
-            (self.flow.dst, self.flow.dport)
-        };
+    fn reply(&self) -> Tuple {
         Tuple {
-            src,
-            sport,
+            src: self.daddr,
+            sport: self.dport,
             dst: self.flow.src,
             dport: self.flow.sport,
             ..*self.flow
@@ -586,13 +581,24 @@ impl Conn {
         }
     }
 
+    /// Whether a packet is a reply of the connection, of which it has met this node.
+    #[inline(always)]
+    fn is_reply_to(&self, node: usize, t: &Tuple) -> bool {
+        if node == 0 {
+            self.is_direct_reply(t)
+        } else {
+            self.is_reply(t)
+        }
+    }
+
+    /// Whether a packet is a reply to what node 1 is for: addresses and ports of its request were rewritten.
     #[inline(always)]
     fn is_reply(&self, t: &Tuple) -> bool {
         if self.proto != t.proto || self.rport != t.dport || self.kind != t.kind() {
             return false;
         }
         if !self.is_masq() {
-            return self.is_direct_reply(t);
+            return self.is_local_reply(t);
         }
         if self.dport != t.sport || self.daddr != t.src.v4_be() || self.caddr != t.dst.v4_be() {
             return false;
@@ -603,12 +609,24 @@ impl Conn {
         }
     }
 
-    /// A real server that gets packets unchanged answers as the virtual service.
+    /// Whether a packet is a reply as node 0 finds it: a real server that gets packets unchanged answers as the virtual
+    /// service, which has the same hash.
+    #[inline(always)]
     fn is_direct_reply(&self, t: &Tuple) -> bool {
-        if self.is_fullnat() {
-            return self.is_local_reply(t);
-        }
-        self.vport == t.sport && self.vaddr() == t.src && self.caddr() == t.dst
+        // All that a packet of another flow is told by is in the cache line of the links.
+        self.vport == t.sport
+            && self.cport == t.dport
+            && self.proto == t.proto
+            && self.kind == t.kind()
+            && !self.has_other_end()
+            && self.vaddr() == t.src
+            && self.caddr() == t.dst
+    }
+
+    /// Whether the real server sees other addresses or ports than the client does. Never changes.
+    #[inline(always)]
+    fn has_other_end(&self) -> bool {
+        self.is_masq() || self.is_fullnat()
     }
 
     fn request(&self) -> Tuple {
@@ -624,7 +642,7 @@ impl Conn {
     }
 
     fn reply(&self) -> Tuple {
-        let (src, sport) = if self.is_masq() || self.is_fullnat() {
+        let (src, sport) = if self.has_other_end() {
             (self.daddr(), self.dport)
         } else {
             (self.vaddr(), self.vport)
@@ -656,10 +674,10 @@ impl Entry for Conn {
     type Home = Home;
 
     fn nodes(&self) -> usize {
-        if self.is_template() {
-            1
-        } else {
+        if self.has_other_end() && !self.is_template() {
             2
+        } else {
+            1
         }
     }
 
@@ -787,18 +805,18 @@ impl ConnTable {
     /// Finds the connection of a packet of this host's or to it, and which way the packet goes.
     #[inline(always)]
     pub(crate) fn find<'g>(&'g self, t: &Tuple, g: &'g Held) -> Option<(Ref<'g, Conn>, Way)> {
+        let mut way = Way::Request;
         let found = self.table.find(t.hash(self.table.key()), g, |conn, node| {
             if node == 0 {
-                conn.is_request(t)
-            } else {
-                conn.is_reply(t)
+                way = Way::Request;
+                if conn.is_request(t) {
+                    return true;
+                }
             }
+            way = Way::Reply;
+            conn.is_reply_to(node, t)
         });
-        match found {
-            Some((conn, 0)) => Some((conn, Way::Request)),
-            Some((conn, _)) => Some((conn, Way::Reply)),
-            None => None,
-        }
+        found.map(|(conn, _)| (conn, way))
     }
 
     /// Finds the connection of which `t` is a request: C `ip_vs_conn_in_get()`.
@@ -816,7 +834,7 @@ impl ConnTable {
     pub(crate) fn find_reply<'g>(&'g self, t: &Tuple, g: &'g Held) -> Option<Ref<'g, Conn>> {
         self.table
             .find(t.hash(self.table.key()), g, |conn, node| {
-                node != 0 && conn.is_reply(t)
+                conn.is_reply_to(node, t)
             })
             .map(|(conn, _)| conn)
     }
@@ -843,7 +861,8 @@ impl ConnTable {
         }
         let conn = Conn::new(param, self.counting.load()).map_err(|_| NoConn::Memory)?;
         let (timeout, is_one_packet) = (conn.timeout(), conn.is_one_packet());
-        let hashes = self.hashes(param.flow, &param.reply(conn.is_masq()));
+        let reply = (conn.nodes() > 1).then(|| param.reply());
+        let hashes = self.hashes(param.flow, reply.as_ref());
         let new = Unlinked::new(conn).map_err(|_| NoConn::Memory)?;
         // From here on its end takes back what is counted.
         if let Some(control) = param.control {
@@ -875,8 +894,9 @@ impl ConnTable {
 
     /// The hashes of a connection's nodes, of what is at hand: what was just written to its memory would have to come back.
     #[inline(always)]
-    fn hashes(&self, request: &Tuple, reply: &Tuple) -> [u32; 2] {
-        [request, reply].map(|t| t.hash(self.table.key()))
+    fn hashes(&self, request: &Tuple, reply: Option<&Tuple>) -> [u32; 2] {
+        let key = self.table.key();
+        [request.hash(key), reply.map_or(0, |reply| reply.hash(key))]
     }
 
     /// A number that is the same for all packets of a connection, and else random.

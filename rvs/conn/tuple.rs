@@ -31,7 +31,8 @@ pub(crate) struct Tuple {
 }
 
 impl Tuple {
-    /// The hash of the flow: SipHash-1-3, as the kernel uses it for tables (`hsiphash()` on 64 bits).
+    /// The hash of the flow: SipHash-1-3, as the kernel uses it for tables (`hsiphash()` on 64 bits). It is the same for both
+    /// directions, so that a connection whose packets are not rewritten needs one node only.
     #[inline(always)]
     pub(crate) fn hash(&self, key: &Key) -> u32 {
         self.long_hash(key) as u32
@@ -40,17 +41,20 @@ impl Tuple {
     /// All of that hash.
     #[inline(always)]
     pub(crate) fn long_hash(&self, key: &Key) -> u64 {
-        let rest = u64::from(self.sport)
-            | u64::from(self.dport) << 16
-            | u64::from(self.proto) << 32
-            | u64::from(self.kind()) << 40;
+        let what = u64::from(self.proto) << 48 | u64::from(self.kind()) << 56;
         if self.v6 {
+            // Each word of one end beside that of the other: who is given one end (a service's) can make no more than eight flows of
+            // the same words.
             let [a, b] = self.src.words64();
             let [c, d] = self.dst.words64();
-            siphash::siphash13(key, &[a, b, c, d, rest])
+            let ports = u64::from(self.sport.min(self.dport))
+                | u64::from(self.sport.max(self.dport)) << 16
+                | what;
+            siphash::siphash13(key, &[a.min(c), a.max(c), b.min(d), b.max(d), ports])
         } else {
-            let addrs = u64::from(self.src.v4_be()) | u64::from(self.dst.v4_be()) << 32;
-            siphash::siphash13(key, &[addrs, rest])
+            let src = u64::from(self.src.v4_be()) | u64::from(self.sport) << 32;
+            let dst = u64::from(self.dst.v4_be()) | u64::from(self.dport) << 32;
+            siphash::siphash13(key, &[src.min(dst) | what, src.max(dst)])
         }
     }
 

@@ -78,13 +78,18 @@ fn lists(cx: &Cx, conns: u32) -> Result<()> {
     rig.ipvsadm(&format!("-A -u {vip} -s rr"))?;
     rig.ipvsadm(&format!("-a -u {vip} -r 10.8.1.1:53 -m"))?;
     let begin = Instant::now();
-    for n in 0..conns {
-        let [_, _, high, low] = (n / 60_000).to_be_bytes();
-        let client = at(
-            IpAddr::V4(Ipv4Addr::new(10, 9, high, low)),
-            2000 + (n % 60_000) as u16,
-        );
-        rig.ctap.send(&Pkt::udp(client, vip, b"x"))?;
+    for first in (0..conns).step_by(1000) {
+        let packets: Vec<Vec<u8>> = (first..conns.min(first + 1000))
+            .map(|n| {
+                let [_, _, high, low] = (n / 60_000).to_be_bytes();
+                let client = at(
+                    IpAddr::V4(Ipv4Addr::new(10, 9, high, low)),
+                    2000 + (n % 60_000) as u16,
+                );
+                Pkt::udp(client, vip, b"x").bytes()
+            })
+            .collect();
+        rig.ctap.send_all(&packets)?;
     }
     println!("{conns} packets sent in {:.2?}", begin.elapsed());
     let tool = Tool::new(cx, &rig.topo.director)?;
