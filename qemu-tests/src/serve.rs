@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -80,14 +80,9 @@ fn talk(stream: &TcpStream, name: &str, requests: &AtomicU64) -> std::io::Result
                 return Ok(());
             }
         } else if let Some(n) = text.strip_prefix("BULK ") {
-            let bulk: Vec<u8> = (0..n.parse().unwrap_or(0))
-                .map(|i: u32| (i % 251) as u8)
-                .collect();
-            out.write_all(&bulk)?;
+            write_pattern(&mut out, n.parse().unwrap_or(0))?;
         } else if let Some(n) = text.strip_prefix("TAKE ") {
-            let mut bulk = vec![0; n.parse().unwrap_or(0)];
-            lines.read_exact(&mut bulk)?;
-            let right = bulk.iter().enumerate().all(|(i, &b)| b == (i % 251) as u8);
+            let right = read_pattern(&mut lines, n.parse().unwrap_or(0))?.is_none();
             out.write_all(
                 format!("{name} {}\n", if right { "right" } else { "wrong" }).as_bytes(),
             )?;
@@ -250,7 +245,7 @@ pub fn fetch(mut stream: &TcpStream, n: usize) -> Result<()> {
 /// Sends the server `n` bytes, all of which must arrive.
 pub fn give(mut stream: &TcpStream, n: usize) -> Result<()> {
     stream.write_all(format!("TAKE {n}\n").as_bytes())?;
-    stream.write_all(&pattern(n))?;
+    write_pattern(&mut stream, n)?;
     let answer = ask(stream, "")?;
     ensure!(answer.ends_with("right"), "{answer:?}");
     Ok(())
@@ -258,21 +253,51 @@ pub fn give(mut stream: &TcpStream, n: usize) -> Result<()> {
 
 /// Reads `n` bytes of the pattern that `BULK` sends.
 pub fn take_bulk(mut stream: &TcpStream, n: usize) -> Result<()> {
-    let mut bulk = vec![0; n];
-    stream.read_exact(&mut bulk).context("reading the bulk")?;
-    match bulk
-        .iter()
-        .enumerate()
-        .position(|(i, &b)| b != (i % 251) as u8)
-    {
-        Some(at) => bail!("byte {at} of {n} is {:#x}", bulk[at]),
+    match read_pattern(&mut stream, n).context("reading the bulk")? {
+        Some((at, byte)) => bail!("byte {at} of {n} is {byte:#x}"),
         None => Ok(()),
     }
 }
 
+/// After so many bytes the pattern begins anew.
+const PERIOD: usize = 251;
+
 /// The pattern that `TAKE` expects.
 pub fn pattern(n: usize) -> Vec<u8> {
-    (0..n).map(|i| (i % 251) as u8).collect()
+    (0..n).map(|i| (i % PERIOD) as u8).collect()
+}
+
+/// Some of it, to be used again and again.
+fn block() -> &'static [u8] {
+    static BLOCK: OnceLock<Vec<u8>> = OnceLock::new();
+    BLOCK.get_or_init(|| pattern(256 * PERIOD))
+}
+
+/// Writes `n` bytes of the pattern.
+pub fn write_pattern(out: &mut impl Write, mut n: usize) -> std::io::Result<()> {
+    while n > 0 {
+        let some = &block()[..n.min(block().len())];
+        out.write_all(some)?;
+        n -= some.len();
+    }
+    Ok(())
+}
+
+/// Reads `n` bytes; where the first is that isn't the pattern's, and what it is.
+pub fn read_pattern(input: &mut impl Read, n: usize) -> std::io::Result<Option<(usize, u8)>> {
+    let mut wrong = None;
+    let mut bytes = vec![0; n.min(block().len())];
+    let mut at = 0;
+    while at < n {
+        let len = bytes.len().min(n - at);
+        input.read_exact(&mut bytes[..len])?;
+        if wrong.is_none() && bytes[..len] != block()[..len] {
+            let first = bytes.iter().zip(block()).position(|(a, b)| a != b);
+            wrong = first.map(|i| (at + i, bytes[i]));
+        }
+        at += len;
+    }
+    Ok(wrong)
 }
 
 /// A UDP socket in `ns`, connected to `to`, from a port that no socket before it had: what IPVS knows

@@ -228,7 +228,7 @@ fn offload(family: Family) -> Result<()> {
         let n = 1_000_000;
         serve::fetch(&stream, n)?;
         std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-        std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
+        serve::write_pattern(&mut &stream, n)?;
         let answer = serve::ask(&stream, "")?;
         ensure!(answer.ends_with("right"), "offloads {state}: {answer:?}");
     }

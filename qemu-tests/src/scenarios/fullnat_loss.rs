@@ -73,7 +73,7 @@ fn transfer(family: Family, option: u8, proxy: u8, n: usize) -> Result<()> {
     out.write_all(format!("BULK {n}\n").as_bytes())?;
     serve::take_bulk(&stream, n).context("from the server")?;
     out.write_all(format!("TAKE {n}\n").as_bytes())?;
-    out.write_all(&serve::pattern(n)).context("to the server")?;
+    serve::write_pattern(&mut out, n).context("to the server")?;
     let answer = serve::ask(&stream, "")?;
     ensure!(answer.ends_with("right"), "{answer:?}");
     println!("{family:?}: {n} bytes each way in {:.1?}", begin.elapsed());

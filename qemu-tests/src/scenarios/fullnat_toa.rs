@@ -161,7 +161,7 @@ fn transfer(family: Family) -> Result<()> {
     let n = 3_000_000;
     serve::fetch(&stream, n)?;
     std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-    std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
+    serve::write_pattern(&mut &stream, n)?;
     ensure!(serve::ask(&stream, "")?.ends_with("right"));
     ensure!(
         number(&ipvs, TCP, vip, fullnat::TOA_NO_ROOM)? == 0,

@@ -63,7 +63,7 @@ fn run(_cx: &Cx) -> Result<()> {
             std::io::Write::write_all(&mut &stream, b"BULK 200000\n")?;
             serve::take_bulk(&stream, 200_000)?;
             std::io::Write::write_all(&mut &stream, b"TAKE 200000\n")?;
-            std::io::Write::write_all(&mut &stream, &serve::pattern(200_000))?;
+            serve::write_pattern(&mut &stream, 200_000)?;
             let answer = serve::ask(&stream, "")?;
             ensure!(answer.ends_with("right"), "{answer:?}");
         }

@@ -257,7 +257,7 @@ impl Path {
         let stream = serve::connect(&self.client, vip)?;
         let n = 30_000;
         std::io::Write::write_all(&mut &stream, format!("TAKE {n}\n").as_bytes())?;
-        std::io::Write::write_all(&mut &stream, &serve::pattern(n))?;
+        serve::write_pattern(&mut &stream, n)?;
         let answer = serve::ask(&stream, "").context("to the server")?;
         ensure!(answer.ends_with("right"), "{answer:?}");
         let stream = serve::connect(&self.client, vip)?;
