@@ -30,6 +30,7 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod ftp_sessions;
 mod fullnat_again;
 mod fullnat_conntrack;
 mod fullnat_control;
@@ -199,6 +200,7 @@ pub static ALL: &[&Scenario] = &[
     &conn_tab_bits::SCENARIO,
     &conntrack::SCENARIO,
     &fragments::SCENARIO,
+    &ftp_sessions::SCENARIO,
     &fullnat_tcp::SCENARIO,
     &fullnat_udp::SCENARIO,
     &fullnat_numbers::SCENARIO,
