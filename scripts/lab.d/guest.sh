@@ -53,10 +53,13 @@ module_build() {
 	rm -rf "$out/modules"
 	mkdir -p "$modules/updates"
 	ln -s "$kdir/modules/$release/kernel" "$modules/kernel"
-	ln -s "$out/rvs.ko" "$modules/updates/rvs.ko"
+	ln -s "$out/rvs.ko" "$out/rvs_ftp.ko" "$modules/updates/"
 	cp "$kdir/modules/$release/"modules.{order,builtin,builtin.modinfo} "$modules/"
 	# In place of the old one at once: a guest that is being started finds either.
-	cp "$out/rvs/rvs.ko" "$out/.rvs.ko" && mv "$out/.rvs.ko" "$out/rvs.ko"
+	local name
+	for name in rvs_ftp rvs; do
+		cp "$out/rvs/$name.ko" "$out/.$name.ko" && mv "$out/.$name.ko" "$out/$name.ko"
+	done
 	depmod -b "$out/modules" "$release"
 }
 

@@ -170,7 +170,7 @@ fn waits(
     let listing = topo.ipvsadm("-Lnc")?;
     let line = listing
         .lines()
-        .find(|l| l.contains("LISTEN"))
+        .find(|l| l.contains(&format!(" {to} ")))
         .with_context(|| listing.clone())?;
     let words: Vec<&str> = line.split_whitespace().collect();
     ensure!(
