@@ -48,8 +48,9 @@ impl Shown {
     pub(crate) fn of(conn: &Conn) -> Self {
         // A tunnel's real server may be of the other family: then only the destination has its address.
         let (dest_family, daddr) = match conn.dest() {
-            Some(dest) => (dest.family(), *dest.addr()),
-            None => (conn.family(), conn.daddr()),
+            Some(dest) if dest.family() != conn.family() => (dest.family(), *dest.addr()),
+            // FTP's may lead to another address than the destination's.
+            _ => (conn.family(), conn.daddr()),
         };
         Self {
             family: conn.family(),

@@ -30,6 +30,7 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod ftp_packets;
 mod ftp_sessions;
 mod fullnat_again;
 mod fullnat_conntrack;
@@ -201,6 +202,7 @@ pub static ALL: &[&Scenario] = &[
     &conntrack::SCENARIO,
     &fragments::SCENARIO,
     &ftp_sessions::SCENARIO,
+    &ftp_packets::SCENARIO,
     &fullnat_tcp::SCENARIO,
     &fullnat_udp::SCENARIO,
     &fullnat_numbers::SCENARIO,
