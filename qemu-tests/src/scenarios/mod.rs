@@ -30,7 +30,9 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod ftp_module;
 mod ftp_packets;
+mod ftp_persistent;
 mod ftp_sessions;
 mod fullnat_again;
 mod fullnat_conntrack;
@@ -203,6 +205,8 @@ pub static ALL: &[&Scenario] = &[
     &fragments::SCENARIO,
     &ftp_sessions::SCENARIO,
     &ftp_packets::SCENARIO,
+    &ftp_persistent::SCENARIO,
+    &ftp_module::SCENARIO,
     &fullnat_tcp::SCENARIO,
     &fullnat_udp::SCENARIO,
     &fullnat_numbers::SCENARIO,
