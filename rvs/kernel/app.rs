@@ -114,22 +114,24 @@ pub(crate) unsafe extern "C" fn rvs_app_register(
         let len = (count as usize).min(MOST);
         // SAFETY: By the requirement.
         let ports = unsafe { core::slice::from_raw_parts(ports, len) };
-        for (n, port) in ports.iter().enumerate() {
-            if *port != 0 && ports.iter().take(n).any(|other| other == port) {
+        let mut rest = ports;
+        while let [port, others @ ..] = rest {
+            if *port != 0 && others.contains(port) {
                 return Err(EEXIST);
             }
+            rest = others;
         }
         if TAKEN.swap(true) {
             return Err(EEXIST);
         }
         OWNER.store(owner as usize);
-        let mut used = 0;
+        let mut used = 0_u32;
         for (place, port) in PORTS
             .iter()
             .zip(ports.iter().rev().filter(|port| **port != 0))
         {
             place.store(port.to_be().into());
-            used += 1_u32;
+            used = used.wrapping_add(1);
         }
         // Fully ordered: who sees the number sees what it counts.
         COUNT.swap(used);

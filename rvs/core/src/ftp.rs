@@ -134,16 +134,32 @@ fn begins(data: &[u8], word: &[u8; 4]) -> bool {
 /// may do without and begins with its first digit.
 fn start(data: &[u8], mark: u8, old: bool) -> Option<usize> {
     let mut marked = false;
-    for (at, byte) in data.iter().enumerate().skip(4) {
-        if marked && *byte != mark {
+    let mut at = 4_usize;
+    loop {
+        let byte = *data.get(at)?;
+        if marked && byte != mark {
             return Some(at);
         }
         if !marked && old && byte.is_ascii_digit() {
             return Some(at);
         }
-        marked |= *byte == mark;
+        marked |= byte == mark;
+        at = at.wrapping_add(1);
     }
-    None
+}
+
+/// What is before a byte, and what behind it, if it is there.
+fn cut(data: &[u8], wanted: u8) -> (&[u8], Option<&[u8]>) {
+    // Iterators that count are checked for overflow in the kernel, where that is a panic.
+    let mut at = 0_usize;
+    while let Some(byte) = data.get(at) {
+        let behind = at.wrapping_add(1);
+        if *byte == wanted {
+            return (data.get(..at).unwrap_or(data), data.get(behind..));
+        }
+        at = behind;
+    }
+    (data, None)
 }
 
 /// Six numbers up to 255: address and port of IPv4. What follows them must have come, too.
@@ -206,13 +222,12 @@ fn extended(
             _ => return None,
         },
         [number, second, rest @ ..] if *number == number_of(family) && *second == delimiter => {
-            let len = rest.iter().position(|byte| *byte == delimiter)?;
-            let (text, rest) = rest.split_at_checked(len)?;
+            let (text, rest) = cut(rest, delimiter);
             let addr = match family {
                 Family::V4 => Addr::v4(u32::from_ne_bytes(v4(text)?)),
                 Family::V6 => v6(text)?,
             };
-            (addr, rest.get(1..)?)
+            (addr, rest?)
         }
         _ => return None,
     };
@@ -240,15 +255,19 @@ fn extended(
 /// Four numbers up to 255: C `in4_pton()`.
 fn v4(text: &[u8]) -> Option<[u8; 4]> {
     let mut numbers = [0_u8; 4];
-    let mut parts = text.split(|byte| *byte == b'.');
+    let mut left = Some(text);
     for number in &mut numbers {
-        let part = parts.next().filter(|part| !part.is_empty())?;
+        let (part, behind) = cut(left?, b'.');
+        if part.is_empty() {
+            return None;
+        }
         for byte in part {
             let digit = byte.is_ascii_digit().then(|| byte.wrapping_sub(b'0'))?;
             *number = number.checked_mul(10)?.checked_add(digit)?;
         }
+        left = behind;
     }
-    parts.next().is_none().then_some(numbers)
+    left.is_none().then_some(numbers)
 }
 
 /// Up to four hexadecimal digits, besides zeros in front.
@@ -277,10 +296,7 @@ fn v6(text: &[u8]) -> Option<Addr> {
         rest = tail;
     }
     while !rest.is_empty() {
-        let (part, behind) = match rest.iter().position(|byte| *byte == b':') {
-            None => (rest, None),
-            Some(at) => (rest.get(..at)?, rest.get(at.checked_add(1)?..)),
-        };
+        let (part, behind) = cut(rest, b':');
         if part.contains(&b'.') {
             let [a, b, c, d] = v4(part)?;
             if behind.is_some() || (count != 6 && gap.is_none()) {
@@ -325,7 +341,7 @@ fn v6(text: &[u8]) -> Option<Addr> {
     }
     let [a, b, c, d, e, f, g, h] = whole;
     Some(Addr([[a, b], [c, d], [e, f], [g, h]].map(|[hi, lo]| {
-        (u32::from(hi) << 16 | u32::from(lo)).to_be()
+        ((u32::from(hi) << 16) | u32::from(lo)).to_be()
     })))
 }
 
