@@ -364,7 +364,7 @@ bool rvs_helper_skb_replace(struct sk_buff *skb, bool v6, u32 l4, u32 at, u32 ol
 	u32 was = skb->len, now, most = v6 ? IPV6_MAXPLEN + sizeof(struct ipv6hdr) : IP_MAX_MTU;
 	struct tcphdr *th;
 
-	if (at < l4 + sizeof(*th) || at > was || old > was - at || len > most - (was - old))
+	if (was > most || at < l4 + sizeof(*th) || at > was || old > was - at || len > most - (was - old))
 		return false;
 	if (skb_ensure_writable(skb, was))
 		return false;

@@ -12,7 +12,8 @@ use super::{
     Created,
     Home,
     Param,
-    Tuple, //
+    Tuple,
+    STATE_SHIFT, //
 };
 use crate::os::{
     app,
@@ -23,7 +24,10 @@ use crate::os::{
 use rvs_core::{
     addr::Be16,
     ftp::Mode,
-    proto::IPPROTO_TCP,
+    proto::{
+        tcp,
+        IPPROTO_TCP, //
+    },
     uapi::conn_flag, //
 };
 
@@ -206,8 +210,9 @@ impl ConnTable {
         };
         let conn = Conn::new(&param, self.counting.load()).ok()?;
         // It stays what it was, whatever its destination has become since; as one that has just been counted by that.
-        let status = waiting.status.load() & !(conn_flag::NO_CPORT | APP | MODE);
-        conn.status.store(status | conn_flag::INACTIVE);
+        let flags = waiting.flags() & !conn_flag::NO_CPORT;
+        let state = u32::from(tcp::State::LISTEN) << STATE_SHIFT;
+        conn.status.store(flags | conn_flag::INACTIVE | state);
         match self.enter(conn, &param, g) {
             Ok(Created::New(conn)) => {
                 if self.table.remove(waiting, g) {

@@ -23,7 +23,8 @@ module_fingerprint() {
 	(cd "$LAB_TOP" && find "${paths[@]}" -type f -printf '%p %T@ %s\n' | sort)
 }
 
-# lab_module GUEST: build rvs.ko for GUEST, and a module directory in which modprobe finds it; print the path of rvs.ko.
+# lab_module GUEST: build rvs.ko and rvs_ftp.ko for GUEST, and a module directory in which modprobe finds them; print the path of rvs.ko, beside
+# which the other is.
 lab_module() {
 	local kernel kdir out fingerprint lock args=()
 	kernel=$(guest_kernel "$1")

@@ -25,7 +25,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 );
 
 fn run(cx: &Cx) -> Result<()> {
-    cx.modules.load_ftp(&[])?;
+    cx.modules.load_ftp(&["ports=21,2121"])?;
     for family in Family::BOTH {
         direct(family).with_context(|| format!("direct routing, {family:?}"))?;
         nat(family).with_context(|| format!("NAT, {family:?}"))?;
@@ -117,5 +117,13 @@ fn nat(family: Family) -> Result<()> {
         templates.len() == 1 && templates[0].state == "ASSURED" && rows.len() == 1 + 3 * 3,
         "{rows:#?}"
     );
+    // At another port the template is for that port, and one of the helper's as well.
+    let (other, rs) = (at(vip.ip(), 2121), at(family.rs(1), 21));
+    topo.ipvsadm(&format!("-A -t {other} -s rr -p 100"))?;
+    topo.ipvsadm(&format!("-a -t {other} -r {rs} -m"))?;
+    let mut client = Client::login(&topo.client, other)?;
+    client.transfer(Data::Epsv, 5000, false)?;
+    let apps = topo.director.read("/proc/net/ip_vs_app")?;
+    ensure!(apps.contains("TCP  2121    2      ftp"), "{apps}");
     Ok(())
 }
