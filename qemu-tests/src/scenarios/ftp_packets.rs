@@ -8,12 +8,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{ensure, Context, Result};
+use rvs_core::uapi::ext::group;
 
+use crate::ext::{event, Listener};
 use crate::pkt::{Pkt, ACK, FIN, PSH, RST, SYN};
 use crate::proc;
 use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Peer, Scenario};
 use crate::topo::{at, Family};
+use crate::wait::until_true;
 
 pub const SCENARIO: Scenario = Scenario::new(
     "ftp_packets",
@@ -24,11 +27,15 @@ pub const SCENARIO: Scenario = Scenario::new(
 
 fn run(cx: &Cx) -> Result<()> {
     cx.modules.load_ftp(&[])?;
+    controls().context("control")?;
     for family in Family::BOTH {
         replies(family).with_context(|| format!("replies, {family:?}"))?;
         ports(family, cx.peer).with_context(|| format!("ports, {family:?}"))?;
         first(family).with_context(|| format!("first packets, {family:?}"))?;
         lost(family).with_context(|| format!("lost packets, {family:?}"))?;
+        if cx.peer == Peer::Rvs {
+            announced(family).with_context(|| format!("events, {family:?}"))?;
+        }
     }
     Ok(())
 }
@@ -400,6 +407,57 @@ fn first(family: Family) -> Result<()> {
         ensure!(back.source() == at(vip, port), "{back:?}");
         let late = rig.answered(&Pkt::tcp(at(me, 4002), at(vip, port), SYN))?;
         ensure!(late.flags & RST != 0, "{late:?}");
+    }
+    Ok(())
+}
+
+/// A control connection does not end before its data connections.
+fn controls() -> Result<()> {
+    let rig = network(Family::V4)?;
+    let ns = &rig.topo.director;
+    let mut talk = Talk::begin(&rig, Family::V4, 1)?;
+    let mut other = Talk::begin(&rig, Family::V4, 2)?;
+    talk.says("EPSV\r\n")?;
+    talk.hears("229 (|||3001|)\r\n", "229 (|||3001|)\r\n")?;
+    rig.ipvsadm("--set 0 1 0")?;
+    for talk in [&mut talk, &mut other] {
+        rig.returned(&talk.reply(FIN | ACK, b""))?;
+    }
+    until_true("the other one ends", 8.0, || {
+        Ok(proc::conn(ns, other.client)?.is_none())
+    })?;
+    until_true("it is put off", 8.0, || {
+        Ok(proc::conn(ns, talk.client)?.is_some_and(|c| c.expires > 40))
+    })?;
+    ensure!(talk.waits(3001)?, "nobody waits");
+    let data = Pkt::tcp(at(talk.client.ip(), 4001), at(talk.vip.ip(), 3001), SYN);
+    ensure!(
+        rig.forwarded(&data)?.dest() == at(talk.rs.ip(), 3001),
+        "data"
+    );
+    Ok(())
+}
+
+/// Those who listen see the connection with the port take the place of the one that waited.
+fn announced(family: Family) -> Result<()> {
+    let rig = network(family)?;
+    let mut talk = Talk::begin(&rig, family, 1)?;
+    talk.says("EPSV\r\n")?;
+    talk.hears("229 (|||3001|)\r\n", "229 (|||3001|)\r\n")?;
+    let listener = Listener::new(&rig.topo.director, group::CONNS)?;
+    let client = at(talk.client.ip(), 4001);
+    rig.forwarded(&Pkt::tcp(client, at(talk.vip.ip(), 3001), SYN))?;
+    let events = listener.exactly(3)?;
+    for (event, kind, port) in [
+        (&events[0], event::NEW, 4001),
+        (&events[1], event::DELETED, 0),
+        (&events[2], event::CHANGED, 4001),
+    ] {
+        let conn = event.conn()?;
+        ensure!(
+            event.kind == kind && conn.client == at(client.ip(), port),
+            "{events:?}"
+        );
     }
     Ok(())
 }

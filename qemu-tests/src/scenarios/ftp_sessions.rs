@@ -34,9 +34,12 @@ fn run(cx: &Cx) -> Result<()> {
         }
         shown(family).with_context(|| format!("{family:?}"))?;
     }
-    lengths()?;
-    related()?;
-    curl()
+    lengths().context("lengths")?;
+    for family in Family::BOTH {
+        related(family).with_context(|| format!("related, {family:?}"))?;
+        here(family).with_context(|| format!("on the director, {family:?}"))?;
+    }
+    curl().context("curl")
 }
 
 /// A network with an FTP service and a server.
@@ -75,6 +78,8 @@ fn sessions(family: Family, conntrack: u32) -> Result<()> {
             }
         }
     }
+    // More than a packet.
+    client.echo(&"z".repeat(20_000))?;
     client.command("QUIT", "221")?;
     // And each in one of its own.
     for how in ways(family) {
@@ -277,9 +282,36 @@ fn lengths() -> Result<()> {
     Ok(())
 }
 
+/// A client on the director, and a server there.
+fn here(family: Family) -> Result<()> {
+    let (topo, server, vip, _) = network(family)?;
+    for (round, how) in (0..).zip([ways(family), ways(family)].concat()) {
+        let mut client = Client::login(&topo.director, vip)?;
+        client
+            .transfer(how, 20_000, round % 2 == 1)
+            .with_context(|| format!("a client here, {how:?}"))?;
+        client.echo("and on")?;
+    }
+    drop(server);
+    topo.ipvsadm("-C")?;
+    let rs = at(family.director_at(1), 21);
+    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
+    let server = Server::new(&topo.director, rs, "here")?;
+    for how in ways(family) {
+        let mut client = Client::login(&topo.client, vip)?;
+        client
+            .transfer(*how, 20_000, false)
+            .with_context(|| format!("a server here, {how:?}"))?;
+        client.echo("and on")?;
+    }
+    drop(server);
+    Ok(())
+}
+
 /// With a helper of netfilter on the control connection, data connections are expected: their entries are related to it.
-fn related() -> Result<()> {
-    let (topo, _server, vip, _) = network(Family::V4)?;
+fn related(family: Family) -> Result<()> {
+    let (topo, _server, vip, _) = network(family)?;
     let ns = &topo.director;
     ns.cmd_stdin(
         "nft -f -",
@@ -293,18 +325,25 @@ fn related() -> Result<()> {
     )?;
     let expected = || ns.read("/proc/net/nf_conntrack_expect");
     let mut client = Client::login(&topo.client, vip)?;
-    let to = client.passive(Data::Pasv)?;
+    let to = client.passive(ways(family)[0])?;
     let text = until("it is expected", 2.0, || {
         Ok(Some(expected()?).filter(|t| !t.is_empty()))
     })?;
     let ours: Vec<&str> = text
         .lines()
-        .filter(|l| {
-            l.contains(&format!("dst={} ", vip.ip())) && l.contains(&format!("dport={}", to.port()))
-        })
+        .filter(|l| l.contains(&format!("dport={}", to.port())))
         .collect();
+    let ends = match family {
+        Family::V4 => ["src=10.0.0.2 ", "dst=10.0.100.1 "],
+        Family::V6 => [
+            "src=fd00:0000:0000:0000:0000:0000:0000:0002 ",
+            "dst=fd00:0100:0000:0000:0000:0000:0000:0001 ",
+        ],
+    };
     ensure!(
-        ours.len() == 1 && ours[0].contains("src=10.0.0.2") && ours[0].contains("sport=0"),
+        ours.len() == 1
+            && ends.iter().all(|end| ours[0].contains(end))
+            && ours[0].contains("sport=0"),
         "{text}"
     );
     let data = client.connect(to)?;
@@ -317,8 +356,11 @@ fn related() -> Result<()> {
     })?;
     let fresh = ns.cmd("nft list counter inet t fresh")?;
     ensure!(fresh.contains("packets 0 "), "{fresh}");
-    client.transfer(Data::Port, 5000, false)?;
-    client.transfer(Data::Epsv, 5000, false)?;
+    for how in ways(family) {
+        client
+            .transfer(*how, 5000, false)
+            .with_context(|| format!("{how:?}"))?;
+    }
     client.echo("all of it")
 }
 

@@ -4,7 +4,7 @@
 //!
 //! A data connection has addresses and ports that only the control connection tells. A client says where it waits (`PORT`,
 //! `EPRT`), or asks the server to wait (`PASV`, `EPSV`), whose answer (227, 229) names the real server, so that another text
-//! goes to the client. Only what is whole in one packet counts, as in C.
+//! goes to the client. Only what is whole in one packet counts, as in C. Checklist item 124.
 
 use crate::addr::{
     Addr,
