@@ -419,12 +419,9 @@ mod tests {
         Ipv4Addr,
         Ipv6Addr, //
     };
-    use std::{
-        format,
-        string::{
-            String,
-            ToString, //
-        }, //
+    use std::string::{
+        String,
+        ToString, //
     };
 
     fn four(text: &str) -> Addr {
@@ -697,12 +694,7 @@ mod tests {
             let fits =
                 (33..=126).contains(&delimiter) && !delimiter.is_ascii_digit() && delimiter != b'.';
             let want = fits.then_some(Request::Connect(at(client, 1025)));
-            assert_eq!(
-                request(Family::V4, &text),
-                want,
-                "{}",
-                format!("{delimiter:?}")
-            );
+            assert_eq!(request(Family::V4, &text), want, "{delimiter:?}");
         }
     }
 }
