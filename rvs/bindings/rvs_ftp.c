@@ -3,8 +3,6 @@
  * The module rvs_ftp: switches rvs's FTP helper on, as the C module ip_vs_ftp does with that of ip_vs. What it does is all in
  * rvs.ko; this only has the ports, and is held by the control connections that it was there for.
  */
-#define pr_fmt(fmt) "rvs: " fmt
-
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 

@@ -11,7 +11,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{ensure, Context, Result};
 
 use crate::ftp::{Client, Data, Server};
+use crate::ipvs::Ipvs;
 use crate::ns::Ns;
+use crate::pkt::TCP;
 use crate::proc::{self, Conn};
 use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family, Topo};
@@ -144,7 +146,15 @@ fn shown(family: Family) -> Result<()> {
     }
     client.command("QUIT", "221")?;
     drop(client);
-    Ok(())
+    // Its destination has them all; as new connections count those that were scheduled.
+    let ipvs = Ipvs::open(ns)?;
+    let dest = ipvs.dest(TCP, vip, rs)?;
+    let rows = proc::conns(ns)?.len();
+    ensure!(
+        (dest.active + dest.inact) as usize == rows && rows > 2 && dest.persist == 0,
+        "{rows} connections: {dest:?}"
+    );
+    until_true("they are counted", 5.0, || Ok(proc::totals(ns)?[0] == 1))
 }
 
 /// The rows of /proc/net/ip_vs_app.
