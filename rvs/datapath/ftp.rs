@@ -62,7 +62,8 @@ struct Lost;
 /// Length of a TCP header without options.
 const TCP_HEADER: usize = 20;
 
-/// Reads what the client says, before the packet goes to the real server. Returns what is known of the packet now; `None`: it is lost.
+/// Reads what the client says, before the packet goes to the real server. Returns what is known of the packet now; `None`: it is
+/// lost. C: `ip_vs_ftp_in()`.
 #[cold]
 #[inline(never)]
 pub(super) fn request<const V6: bool>(
@@ -89,8 +90,8 @@ pub(super) fn request<const V6: bool>(
     Some(skb.facts())
 }
 
-/// Reads what the real server says, before the packet goes to the client, and writes where the client can connect to in place of where the
-/// server waits. See [`request()`].
+/// Reads what the real server says, before the packet goes to the client, and writes where the client can connect to in place of
+/// where the server waits. See [`request()`]. C: `ip_vs_ftp_out()`.
 #[cold]
 #[inline(never)]
 pub(super) fn reply<const V6: bool>(
@@ -184,7 +185,8 @@ fn rewrite(
     true
 }
 
-/// The connection that a real server waits for, from a port of the client's that is not known yet: the one that is there, or a new one.
+/// The connection that a real server waits for, from a port of the client's that is not known yet: the one that is there, or a new
+/// one.
 fn expect_passive<'g>(
     ctx: &Ctx<'g>,
     skb: &Skb<'_>,

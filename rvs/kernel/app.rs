@@ -88,14 +88,15 @@ impl Drop for Use {
     }
 }
 
-/// Takes over the reference that was kept for a port, in memory order. None if none was: a port of an owner that is held does not go.
+/// Takes over the reference that was kept for a port, in memory order. `None` if none was: a port of an owner that is held does
+/// not go.
 pub(crate) fn kept(wanted: u16) -> Option<Use> {
     let index = (0..MOST).find(|index| port(*index) == Some(wanted))?;
     Some(Use(index))
 }
 
-/// Switches the helper on for up to [`MOST`] ports (host order; 0 is none). `EEXIST`: it is on, or a port comes twice; `EOPNOTSUPP`: the
-/// kernel has no connection tracking for it.
+/// Switches the helper on for up to [`MOST`] ports (host order; 0 is none). `EEXIST`: it is on, or a port comes twice;
+/// `EOPNOTSUPP`: the kernel has no connection tracking for it.
 ///
 /// # Safety
 ///
