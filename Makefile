@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# `make` builds rvs.ko against the running kernel, or the one whose build tree is KDIR. Kbuild's variables (ARCH, LLVM,
+# `make` builds rvs.ko (and rvs_ftp.ko) against the running kernel, or the one whose build tree is KDIR. Kbuild's variables (ARCH, LLVM,
 # CC, O, MO, KRUSTFLAGS, V, W ...) go through to it. Everything else runs in the lab (scripts/lab, docs/lab.md) and
 # needs nothing installed but mmdebstrap.
 
@@ -20,12 +20,12 @@ runner = $(in-root) cargo run --quiet --locked --manifest-path qemu-tests/Cargo.
 scenario-args = $(addprefix --scenario ,$(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
 
 .PHONY: modules
-modules: ## build rvs.ko (default); KDIR= names another kernel's build tree, MO= another place for the result
+modules: ## build rvs.ko and rvs_ftp.ko (default); KDIR= names another kernel's build tree, MO= another place for the result
 	@scripts/check-kdir $(KDIR) $(O)
 	+$(kbuild) modules
 
 .PHONY: install
-install: ## install rvs.ko for the kernel of KDIR, with depmod (as root)
+install: ## install both modules for the kernel of KDIR, with depmod (as root)
 	@scripts/check-kdir $(KDIR) $(O)
 	+$(kbuild) modules_install
 

@@ -53,6 +53,7 @@ use crate::{
         Control, //
     },
     os::{
+        conntrack::Expectations,
         genl,
         module,
         notifier::DeviceDown,
@@ -108,8 +109,9 @@ struct Rvs {
     _sockopt: Pin<KBox<os::sockopt::Registration<sockopt::Options>>>,
     _netlink: Pin<KBox<genl::Registration<netlink::Family>>>,
     _devices: Pin<KBox<DeviceDown<Control>>>,
-    // Files, hooks, services and connections of all namespaces.
+    // Files, hooks, services and connections of all namespaces; then what netfilter expects for them.
     _netns: Arc<pernet::Registration<Control>>,
+    _expectations: Expectations<Control>,
     // What is freed after a grace period is freed.
     _rcu: module::Barrier,
     // The C module may come again.
@@ -139,6 +141,7 @@ impl kernel::Module for Rvs {
             })?;
         let netns = Arc::pin_init(pernet::Registration::new(), GFP_KERNEL)?;
         let devices = KBox::pin_init(DeviceDown::new(netns.clone()), GFP_KERNEL)?;
+        let expectations = Expectations::new(netns.clone());
         netlink.handler().start(netns.clone());
         // Last: a call could come at once, and nothing may fail then.
         let sockopt = KBox::pin_init(
@@ -154,6 +157,7 @@ impl kernel::Module for Rvs {
             _netlink: netlink,
             _devices: devices,
             _netns: netns,
+            _expectations: expectations,
             _rcu: rcu,
             _rival: rival,
             _caches: caches,

@@ -8,6 +8,7 @@
 use crate::{
     conn::{
         defense::Defense,
+        Apps,
         ConnTable, //
     },
     control::{
@@ -22,6 +23,7 @@ use crate::{
     fullnat::Realm,
     os::{
         atomic::U32,
+        conntrack,
         cpu,
         module,
         net::{
@@ -78,7 +80,9 @@ use rvs_core::{
     table::Limits,
     uapi::{
         ext::event,
-        svc_flag, //
+        svc_flag,
+        FwdMethod,
+        FTP_PORT, //
     }, //
 };
 
@@ -175,6 +179,8 @@ pub(crate) struct Netns {
     pub(crate) defense: Defense,
     /// Who wants to know what changes is told.
     pub(crate) events: Arc<Events>,
+    /// What is used of application helpers.
+    pub(crate) apps: Arc<Apps>,
     conn_limits: Limits,
     #[pin]
     config: Mutex<KBox<Config>>,
@@ -219,6 +225,7 @@ impl Netns {
             sysctl <- sysctl,
             defense: Defense::new(),
             events,
+            apps: Arc::new(Apps::new(), GFP_KERNEL)?,
             conn_limits,
             config <- new_mutex!(Config::new()?, "rvs_config"),
             resizing <- new_mutex!((), "rvs_resizing"),
@@ -346,6 +353,7 @@ impl Netns {
                     self.sysctl.conn_lfactor(),
                     self.sysctl.conn_counters(),
                     self.events.clone(),
+                    self.apps.clone(),
                 )?,
                 GFP_KERNEL,
             )?),
@@ -401,6 +409,9 @@ impl Netns {
     /// Removes a service with all its destinations: `ip_vs_unlink_service()`.
     pub(crate) fn remove_service(&self, config: &mut Config, service: &Arc<Service>) {
         let family = service.id().family;
+        if service.set_tracks(false) {
+            conntrack::untrack(&self.net, family == Family::V6);
+        }
         self.services.remove(service);
         self.events.service(event::DELETED, service);
         if let Some(backends) = service.retire() {
@@ -559,8 +570,21 @@ impl Netns {
         }
         self.services.add_server(server, &dest);
         service.publish(prepared);
+        self.track_ftp(service, settings);
         self.events.dest(event::NEW, &dest);
         Ok(())
+    }
+
+    /// FTP by NAT needs netfilter's connection tracking, also where no rule does: C `__ip_vs_update_dest()`. Sleeps.
+    fn track_ftp(&self, service: &Service, settings: &dest::Settings) {
+        let id = service.id();
+        if id.port != FTP_PORT || settings.forwarding() != Some(FwdMethod::Masq) {
+            return;
+        }
+        let is_tracked =
+            service.set_tracks(true) || conntrack::track(&self.net, id.family == Family::V6);
+        // It need not be possible: as in C, the packets will tell.
+        service.set_tracks(is_tracked);
     }
 
     /// Refuses addresses that a destination cannot have.
@@ -613,6 +637,7 @@ impl Netns {
             self.services.add_server(server, &dest);
         }
         service.publish(prepared);
+        self.track_ftp(service, settings);
         self.events.dest(event::CHANGED, &dest);
         Ok(())
     }

@@ -254,7 +254,8 @@ pub(crate) struct Service {
     tunnel: RcuCell<extras::TunnelExtras>,
     /// What the scheduler remembers between two picks: C `sched_data`, `sched_lock`.
     memory: SpinBh<Memory>,
-    /// How often it was removed and came back, with its destinations: see [`trash`].
+    /// How often it was removed and came back, with its destinations ([`trash`]), in steps of [`LIFE`]; below that, whether
+    /// netfilter tracks connections for it.
     life: U32,
     /// How many of its destinations are in the trash.
     in_trash: U32,
@@ -267,6 +268,10 @@ pub(crate) struct Service {
 // With its count it fits into an allocation of 256 bytes, half of C's, unless the kernel keeps more of a lock.
 #[cfg(not(any(CONFIG_DEBUG_SPINLOCK, CONFIG_DEBUG_LOCK_ALLOC)))]
 kernel::static_assert!(size_of::<Service>() <= 256 - size_of::<usize>());
+
+/// One life more.
+const LIFE: u32 = 2;
+const TRACKS: u32 = 1;
 
 impl Linked for Service {
     fn link(&self) -> &Link {
@@ -324,7 +329,7 @@ impl Service {
     /// old. `prepared` is for the scheduler of `settings`.
     #[inline(never)]
     pub(crate) fn return_as(&self, settings: &Settings, prepared: Start) {
-        self.life.add(1);
+        self.life.add(LIFE);
         self.stats.zero();
         self.tunnel.clear();
         self.store(settings);
@@ -344,7 +349,14 @@ impl Service {
 
     /// Tells one life of the service from another.
     pub(crate) fn life(&self) -> u32 {
-        self.life.load()
+        self.life.load() & !TRACKS
+    }
+
+    /// Notes whether netfilter tracks connections for it; returns whether it did.
+    pub(crate) fn set_tracks(&self, tracks: bool) -> bool {
+        let old = self.life.load();
+        self.life.store((old & !TRACKS) | u32::from(tracks));
+        old & TRACKS != 0
     }
 
     /// What it is known by.

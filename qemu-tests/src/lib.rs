@@ -8,6 +8,7 @@
 //! runs the very same code.
 
 pub mod ext;
+pub mod ftp;
 pub mod fullnat;
 pub mod genl;
 pub mod guest;

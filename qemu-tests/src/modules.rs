@@ -31,7 +31,8 @@ pub const C_MODULES: &[&str] = &[
 
 /// Unloads the C peer.
 pub fn unload_c() -> Result<()> {
-    let names: Vec<&str> = C_MODULES.iter().rev().copied().collect();
+    let names: Vec<&str> = C_MODULES.iter().copied().chain(["ip_vs_ftp"]).collect();
+    let names: Vec<&str> = names.into_iter().rev().collect();
     unload(&names)
 }
 
@@ -115,8 +116,30 @@ impl Modules {
     pub fn unload(&self) -> Result<()> {
         match self.peer {
             Peer::C => unload_c(),
-            Peer::Rvs => unload(&["rvs"]),
+            Peer::Rvs => unload(&["rvs_ftp", "rvs"]),
         }
+    }
+
+    /// The name of the peer's FTP helper.
+    pub fn ftp_name(&self) -> &'static str {
+        match self.peer {
+            Peer::C => "ip_vs_ftp",
+            Peer::Rvs => "rvs_ftp",
+        }
+    }
+
+    /// Loads the peer's FTP helper, which lies beside it.
+    pub fn load_ftp(&self, parameters: &[&str]) -> Result<()> {
+        let (program, file) = match self.peer {
+            Peer::C => ("modprobe", self.ftp_name().to_owned()),
+            Peer::Rvs => {
+                let path = Path::new(self.rvs_path()?).with_file_name("rvs_ftp.ko");
+                ("insmod", path.to_str().context("no path")?.to_owned())
+            }
+        };
+        let line: Vec<&str> =
+            Iterator::chain([file.as_str()].into_iter(), parameters.iter().copied()).collect();
+        run(program, &line).map(drop)
     }
 }
 

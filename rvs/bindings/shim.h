@@ -110,6 +110,7 @@ void rvs_helper_ttl_exceeded(struct sk_buff *skb, struct net *net, bool v6);
 u32 rvs_helper_skb_crc32c(const struct sk_buff *skb, u32 offset);
 bool rvs_helper_skb_csum_checked(const struct sk_buff *skb);
 bool rvs_helper_skb_is_gso(const struct sk_buff *skb);
+bool rvs_helper_skb_replace(struct sk_buff *skb, bool v6, u32 l4, u32 at, u32 old, const u8 *text, u32 len);
 
 /* rvs_helper_tunnel_begin() */
 #define RVS_TUN_V6 1		/* the outer header is IPv6 */
@@ -142,10 +143,38 @@ enum {
 
 void rvs_helper_skb_untrack(struct sk_buff *skb);
 bool rvs_helper_ct_confirmed(const struct sk_buff *skb);
-void rvs_helper_ct_alter_reply(struct sk_buff *skb, bool source, const u32 *addr, __be16 port);
+void rvs_helper_ct_alter_reply(struct sk_buff *skb, bool source, const u32 *addr, __be16 port, bool shifts);
 int rvs_helper_ct_confirm(struct sk_buff *skb);
 void rvs_helper_ct_kill(struct net *net, bool v6, u8 proto, const u32 *caddr, __be16 cport, const u32 *vaddr,
 			__be16 vport);
+bool rvs_helper_ct_track(struct net *net, bool v6);
+void rvs_helper_ct_untrack(struct net *net, bool v6);
+bool rvs_helper_ct_there(const struct sk_buff *skb);
+void rvs_helper_ct_shifted(struct sk_buff *skb, __be32 seq, s32 by);
+
+/* An expected flow as its first packet has it. The answer's address and port come back as its source. */
+struct rvs_ct_flow {
+	u32 saddr[4];
+	u32 daddr[4];
+	__be16 sport;
+	__be16 dport;
+	u8 proto;
+	bool v6;
+};
+/* The answer. */
+#define RVS_CT_UNKNOWN 0	/* nobody knows the flow, or its replies are as they seem */
+#define RVS_CT_REQUEST 1	/* replies come from here */
+#define RVS_CT_REPLY 2		/* replies go there */
+typedef u32 (*rvs_expected_fn)(void *data, struct net *net, struct rvs_ct_flow *flow);
+void rvs_helper_ct_expect(struct sk_buff *skb, u8 proto, const u32 *saddr, const u32 *daddr, __be16 dport);
+void rvs_helper_ct_expect_begin(rvs_expected_fn expected, void *data);
+void rvs_helper_ct_expect_end(void);
+
+/* For other modules. */
+#define RVS_APP_PORTS 8
+struct module;
+int rvs_app_register(struct module *owner, const u16 *ports, unsigned int count);
+void rvs_app_unregister(void);
 
 /* ---- shim_fullnat.c ---- */
 

@@ -13,6 +13,7 @@
 #include <linux/random.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
+#include <linux/tcp.h>
 #include <linux/spinlock.h>
 #include <net/addrconf.h>
 #include <net/gso.h>
@@ -351,6 +352,55 @@ bool rvs_helper_skb_csum_checked(const struct sk_buff *skb)
 bool rvs_helper_skb_is_gso(const struct sk_buff *skb)
 {
 	return skb_is_gso(skb);
+}
+
+/*
+ * Puts `len` bytes in the place of the `old` ones `at` bytes into the packet, in the payload of the TCP header at `l4`. Lengths and
+ * checksums stay right. False: the packet is too short, would be too long, or there is no memory; it is as it was, but for
+ * that it may be linear now.
+ */
+bool rvs_helper_skb_replace(struct sk_buff *skb, bool v6, u32 l4, u32 at, u32 old, const u8 *text, u32 len)
+{
+	u32 was = skb->len, now, most = v6 ? IPV6_MAXPLEN + sizeof(struct ipv6hdr) : IP_MAX_MTU;
+	struct tcphdr *th;
+
+	if (was > most || at < l4 + sizeof(*th) || at > was || old > was - at || len > most - (was - old))
+		return false;
+	if (skb_ensure_writable(skb, was))
+		return false;
+	now = was - old + len;
+	if (now > was && now - was > skb_tailroom(skb) &&
+	    pskb_expand_head(skb, 0, now - was - skb_tailroom(skb), GFP_ATOMIC))
+		return false;
+	if (now > was)
+		skb_put(skb, now - was);
+	memmove(skb->data + at + len, skb->data + at + old, was - at - old);
+	memcpy(skb->data + at, text, len);
+	if (now < was)
+		__skb_trim(skb, now);
+
+	if (v6) {
+		ipv6_hdr(skb)->payload_len = htons(now - sizeof(struct ipv6hdr));
+	} else {
+		ip_hdr(skb)->tot_len = htons(now);
+		ip_send_check(ip_hdr(skb));
+	}
+	th = (struct tcphdr *)(skb->data + l4);
+	if (skb->ip_summed == CHECKSUM_PARTIAL) {
+		/* The device sums up the payload. */
+		inet_proto_csum_replace2(&th->check, skb, htons(was - l4), htons(now - l4), true);
+		return true;
+	}
+	th->check = 0;
+	skb->csum = csum_partial(th, now - l4, 0);
+	if (v6)
+		th->check = csum_ipv6_magic(&ipv6_hdr(skb)->saddr, &ipv6_hdr(skb)->daddr, now - l4, IPPROTO_TCP, skb->csum);
+	else
+		th->check = csum_tcpudp_magic(ip_hdr(skb)->saddr, ip_hdr(skb)->daddr, now - l4, IPPROTO_TCP, skb->csum);
+	/* The device's sum is not that of the packet any more. */
+	if (skb->ip_summed == CHECKSUM_COMPLETE)
+		skb->ip_summed = CHECKSUM_UNNECESSARY;
+	return true;
 }
 
 void rvs_helper_skb_free(struct sk_buff *skb)

@@ -7,12 +7,14 @@
 //! direction. A lookup takes no reference: a connection seen under RCU stays in memory until the section ends.
 
 mod account;
+mod app;
 pub(crate) mod defense;
 mod fullnat;
 mod shown;
 mod tuple;
 
 pub(crate) use {
+    app::Apps,
     fullnat::{
         FullNat,
         Seat, //
@@ -110,6 +112,8 @@ const FIRST_TIMEOUT: u32 = NEW_CONN_SECS.wrapping_mul(HZ);
 /// The state is kept above the flags (which have 17 bits).
 const STATE_SHIFT: u32 = 24;
 const FLAGS: u32 = (1 << STATE_SHIFT) - 1;
+/// C's of them; the others are ours, and shown to nobody.
+const SHOWN: u32 = (1 << 17) - 1;
 /// A flag of ours: a template whose destination takes no more. C writes 0xffff to its destination port.
 const STALE: u32 = 1 << 23;
 
@@ -373,7 +377,7 @@ impl Conn {
     /// `IP_VS_CONN_F_*`.
     #[inline(always)]
     pub(crate) fn flags(&self) -> u32 {
-        self.status.load() & FLAGS
+        self.status.load() & SHOWN
     }
 
     /// The forwarding method: `IP_VS_FWD_METHOD()`.
@@ -668,6 +672,21 @@ pub(crate) struct Home {
     /// When the namespace goes its conntrack entries go without our help.
     net: WhileOpen,
     events: Arc<Events>,
+    apps: Arc<Apps>,
+    /// How many wait for their client's port, IPv4 and IPv6: C `no_cport_conns`.
+    waiting: [I32; 2],
+}
+
+impl Home {
+    #[inline(always)]
+    fn waiting(&self, v6: bool) -> &I32 {
+        let [four, six] = &self.waiting;
+        if v6 {
+            six
+        } else {
+            four
+        }
+    }
 }
 
 impl Entry for Conn {
@@ -702,6 +721,7 @@ impl Entry for Conn {
     }
 
     fn enters(&self, home: &Home) {
+        self.app_enters(home);
         home.events.conn(event::NEW, self);
     }
 
@@ -710,6 +730,7 @@ impl Entry for Conn {
     }
 
     fn left(&self, home: &Home) {
+        self.app_left(home);
         // A template has no flow, as a connection without its client's port has not.
         if !self.is_tracked() || self.cport == 0 {
             return;
@@ -781,11 +802,14 @@ impl ConnTable {
         lfactor: i32,
         counting: bool,
         events: Arc<Events>,
+        apps: Arc<Apps>,
     ) -> Result<Self> {
         const BITS: u32 = sizing::CONN_MIN_BITS;
         let home = Home {
             net: WhileOpen::new(net),
             events,
+            apps,
+            waiting: [const { I32::new(0) }; 2],
         };
         let first = sizing::Table {
             size: 1 << BITS,
@@ -860,6 +884,18 @@ impl ConnTable {
             return Err(NoConn::Limit);
         }
         let conn = Conn::new(param, self.counting.load()).map_err(|_| NoConn::Memory)?;
+        self.enter(conn, param, g)
+    }
+
+    /// Puts a new connection into the table: the rest of [`ConnTable::create()`].
+    #[inline(always)]
+    fn enter<'g>(
+        &'g self,
+        mut conn: Conn,
+        param: &Param<'_>,
+        g: &'g Held,
+    ) -> Result<Created<'g>, NoConn> {
+        let bound = conn.bind_app(&self.table.home().apps, g);
         let (timeout, is_one_packet) = (conn.timeout(), conn.is_one_packet());
         let reply = (conn.nodes() > 1).then(|| param.reply());
         let hashes = self.hashes(param.flow, reply.as_ref());
@@ -884,7 +920,12 @@ impl ConnTable {
             match self.table.insert(new, hashes, deadline, g, |other, node| {
                 node == 0 && other.is_request(param.flow) && !other.is_stale()
             }) {
-                Inserted::New(conn) => Created::New(conn),
+                Inserted::New(conn) => {
+                    if let Some(bound) = bound {
+                        bound.keep();
+                    }
+                    Created::New(conn)
+                }
                 Inserted::Exists(conn) => Created::Exists(conn),
                 // What asks for no unique node is never told so.
                 Inserted::Taken => return Err(NoConn::Memory),

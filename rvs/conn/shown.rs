@@ -48,8 +48,9 @@ impl Shown {
     pub(crate) fn of(conn: &Conn) -> Self {
         // A tunnel's real server may be of the other family: then only the destination has its address.
         let (dest_family, daddr) = match conn.dest() {
-            Some(dest) => (dest.family(), *dest.addr()),
-            None => (conn.family(), conn.daddr()),
+            Some(dest) if dest.family() != conn.family() => (dest.family(), *dest.addr()),
+            // FTP's may lead to another address than the destination's.
+            _ => (conn.family(), conn.daddr()),
         };
         Self {
             family: conn.family(),
@@ -63,7 +64,7 @@ impl Shown {
             caddr: conn.caddr(),
             vaddr: conn.vaddr(),
             daddr,
-            flags: (conn.flags() & !super::STALE) | conn_flag::HASHED,
+            flags: conn.flags() | conn_flag::HASHED,
             timeout: conn.timeout(),
             fwmark: conn.fwmark(),
             service: conn.dest().map(|dest| {

@@ -11,9 +11,15 @@ pub(crate) mod sockopt;
 pub(crate) mod sysctl;
 
 use crate::{
+    datapath,
     module_parameters,
     netns::Netns,
     os::{
+        conntrack::{
+            self,
+            Expected,
+            Expects, //
+        },
         memory,
         net::Handle,
         pernet::{
@@ -181,6 +187,15 @@ impl PerNet for Control {
 
     fn device_down(&self, g: &Held) {
         self.netns().forget_routes(g);
+    }
+}
+
+impl Expects for Control {
+    fn expected(&self, flow: &conntrack::Flow, g: &Held) -> Expected {
+        match self.netns().conns() {
+            Some(conns) => datapath::expected(conns, flow, g),
+            None => Expected::Unknown,
+        }
     }
 }
 

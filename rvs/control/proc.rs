@@ -12,6 +12,7 @@ use crate::{
     },
     netns::Netns,
     os::{
+        app,
         cpu,
         proc::{
             File,
@@ -185,18 +186,30 @@ fn columns(conn: Ref<'_, Conn>, show: impl FnOnce(fmt::Conn<'_>)) {
     });
 }
 
-/// `/proc/net/ip_vs_app`: C `ip_vs_app_seq_show()`. There are no application helpers.
+/// `/proc/net/ip_vs_app`: C `ip_vs_app_seq_show()`. A record for each port of the only helper, if that is loaded.
 struct Apps;
 
 impl Records for Apps {
     type Data = Netns;
 
     fn seek(_: &Netns, at: u64) -> Option<u64> {
-        only_first(at)
+        match chain(at) {
+            Some(index) => app::port(index).map(|_| at),
+            None => Some(at),
+        }
     }
 
-    fn show(_: &Netns, _: u64, out: &Out<'_>) {
-        out.put(fmt::APPS_HEADER);
+    fn show(netns: &Netns, at: u64, out: &Out<'_>) {
+        let Some(index) = chain(at) else {
+            out.put(fmt::APPS_HEADER);
+            return;
+        };
+        if let Some(port) = app::port(index) {
+            out.put(fmt::AppRow {
+                port: u16::from_be(port),
+                uses: netns.apps.uses(index),
+            });
+        }
     }
 }
 

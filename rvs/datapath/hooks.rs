@@ -232,6 +232,9 @@ impl<const V6: bool, const OUT: bool> Hook<Netns> for Established<V6, OUT> {
                 input::packet::<V6>(&ctx, conns, skb, &iph, conn, facts)
             }
             Some((conn, Way::Reply)) => output::reply::<V6>(&ctx, conns, skb, &iph, conn, facts),
+            None if conns.has_waiting(V6) && may_be_request::<OUT>(facts) && !netns.stands_by() => {
+                input::first::<V6>(&ctx, conns, skb, &iph, &tuple, facts)
+            }
             _ => output::unknown::<V6>(&ctx, skb, &iph, &tuple),
         }
     }

@@ -3,6 +3,7 @@
 //! Packets from the client: C `ip_vs_in_hook()`, `ip_vs_schedule()`, `ip_vs_leave()`.
 
 use super::{
+    ftp,
     fullnat,
     hooks::Ctx,
     output,
@@ -93,6 +94,24 @@ pub(super) fn packet<'a, const V6: bool>(
         }
     }
     forward::<V6>(ctx, conns, skb, iph, conn, facts)
+}
+
+/// Deals with a packet of no connection while there are connections that wait for their first one.
+#[cold]
+#[inline(never)]
+pub(super) fn first<'a, const V6: bool>(
+    ctx: &Ctx<'_>,
+    conns: &ConnTable,
+    skb: Skb<'a>,
+    iph: &Iph,
+    tuple: &Tuple,
+    facts: Facts,
+) -> Verdict<'a> {
+    match ftp::meet(ctx, conns, tuple) {
+        ftp::Met::Conn(conn) => packet::<V6>(ctx, conns, skb, iph, conn, facts),
+        ftp::Met::Nobody => output::unknown::<V6>(ctx, skb, iph, tuple),
+        ftp::Met::Lost => Verdict::Drop(skb),
+    }
 }
 
 /// Ends the connection that a packet matches, so that the next hook schedules it; but a packet of an entry that netfilter

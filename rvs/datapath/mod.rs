@@ -11,6 +11,7 @@
 //! - [`input`]: from the client: connections found and made
 //! - [`output`]: to the client
 //! - [`carry`]: how real servers behind FullNAT learn clients' addresses
+//! - [`ftp`]: what is said on control connections, and the data connections of that
 //! - [`fullnat`]: local ports, and replies to local addresses
 //! - [`icmp`]: ICMP errors about either
 //! - [`state`]: the protocols' states
@@ -18,6 +19,7 @@
 //! - [`xmit`]: on to the real server, one file for each forwarding method
 
 mod carry;
+mod ftp;
 mod fullnat;
 mod hooks;
 mod icmp;
@@ -28,4 +30,5 @@ mod state;
 mod track;
 mod xmit;
 
+pub(crate) use ftp::expected;
 pub(crate) use hooks::Hooks;

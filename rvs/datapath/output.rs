@@ -3,6 +3,7 @@
 //! Packets on their way to the client: C `ip_vs_out_hook()`, `handle_response()`.
 
 use super::{
+    ftp,
     fullnat,
     hooks::Ctx,
     input,
@@ -60,6 +61,16 @@ pub(super) fn reply<'a, const V6: bool>(
     facts: Facts,
 ) -> Verdict<'a> {
     if conn.method() == FwdMethod::Masq as u32 {
+        let mut facts = facts;
+        if conn.has_app() {
+            match ftp::reply::<V6>(ctx, &mut skb, iph, conn) {
+                Some(now) => facts = now,
+                None => {
+                    skb.free();
+                    return Verdict::Stolen;
+                }
+            }
+        }
         let to = rewrite::To {
             addr: conn.vaddr(),
             port: conn.vport(),

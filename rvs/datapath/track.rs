@@ -48,9 +48,11 @@ fn alter(skb: &mut Skb<'_>, conn: Ref<'_, Conn>, request: bool) {
     if conn.method() != FwdMethod::Masq as u32 || conn.is_one_packet() {
         return;
     }
+    // A helper may change how long payload is.
+    let shifts = conn.has_app();
     if request {
-        skb.alter_reply(true, &conn.daddr().0, conn.dport());
+        skb.alter_reply(true, &conn.daddr().0, conn.dport(), shifts);
     } else {
-        skb.alter_reply(false, &conn.vaddr().0, conn.vport());
+        skb.alter_reply(false, &conn.vaddr().0, conn.vport(), shifts);
     }
 }

@@ -5,6 +5,7 @@
 //! Nothing here knows what a service or a connection is. The folder is `rvs/kernel`; the module is called `os` so that
 //! `kernel` keeps meaning the `kernel` crate.
 
+pub(crate) mod app;
 pub(crate) mod atomic;
 pub(crate) mod conntrack;
 pub(crate) mod cpu;

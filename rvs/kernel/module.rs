@@ -38,6 +38,26 @@ impl Drop for Ref {
     }
 }
 
+/// Takes a reference to a module that may be going: `try_module_get()`.
+///
+/// # Safety
+///
+/// The module must be in memory until this returns.
+pub(super) unsafe fn try_get(module: *mut bindings::module) -> bool {
+    // SAFETY: By the requirement.
+    unsafe { bindings::try_module_get(module) }
+}
+
+/// Gives a reference back.
+///
+/// # Safety
+///
+/// The caller must have it, from [`try_get()`], and not use it any more.
+pub(super) unsafe fn put(module: *mut bindings::module) {
+    // SAFETY: By the requirement.
+    unsafe { bindings::module_put(module) };
+}
+
 /// Waits, when dropped, until everything that was to be freed after a grace period is freed: `rcu_barrier()`.
 ///
 /// Field of a module after all that defers freeing, and before the memory that it is freed to.

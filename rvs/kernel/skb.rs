@@ -10,6 +10,7 @@ use super::net::Net;
 use crate::bindings;
 use core::{
     marker::PhantomData,
+    ops::Range,
     ptr::NonNull, //
 };
 
@@ -192,6 +193,30 @@ impl<'a> Skb<'a> {
         };
         // SAFETY: By the type invariant; the function checks both numbers against the packet.
         unsafe { bindings::rvs_helper_skb_gap(self.raw.as_ptr(), at, n) }
+    }
+
+    /// Puts `text` in the place of a range of the payload of the TCP packet whose header is at `l4`. Lengths and checksums, also of
+    /// what a device has summed up or will, stay right. `false`: it does not fit or there is no memory, and nothing has changed.
+    pub(crate) fn replace(
+        &mut self,
+        v6: bool,
+        l4: usize,
+        range: Range<usize>,
+        text: &[u8],
+    ) -> bool {
+        let Some(old) = range.end.checked_sub(range.start) else {
+            return false;
+        };
+        let [Ok(l4), Ok(at), Ok(old), Ok(len)] =
+            [l4, range.start, old, text.len()].map(u32::try_from)
+        else {
+            return false;
+        };
+        // SAFETY: By the type invariant; `text` is readable for `len` bytes; the function checks the other numbers against the
+        // packet, which begins with the headers of `v6`.
+        unsafe {
+            bindings::rvs_helper_skb_replace(self.raw.as_ptr(), v6, l4, at, old, text.as_ptr(), len)
+        }
     }
 
     /// Whether the packet may grow by `n` bytes on a way with this MTU. Of a packet to be segmented, each segment must be

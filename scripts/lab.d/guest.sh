@@ -23,7 +23,8 @@ module_fingerprint() {
 	(cd "$LAB_TOP" && find "${paths[@]}" -type f -printf '%p %T@ %s\n' | sort)
 }
 
-# lab_module GUEST: build rvs.ko for GUEST, and a module directory in which modprobe finds it; print the path of rvs.ko.
+# lab_module GUEST: build rvs.ko and rvs_ftp.ko for GUEST, and a module directory in which modprobe finds them; print the path of rvs.ko, beside
+# which the other is.
 lab_module() {
 	local kernel kdir out fingerprint lock args=()
 	kernel=$(guest_kernel "$1")
@@ -53,10 +54,13 @@ module_build() {
 	rm -rf "$out/modules"
 	mkdir -p "$modules/updates"
 	ln -s "$kdir/modules/$release/kernel" "$modules/kernel"
-	ln -s "$out/rvs.ko" "$modules/updates/rvs.ko"
+	ln -s "$out/rvs.ko" "$out/rvs_ftp.ko" "$modules/updates/"
 	cp "$kdir/modules/$release/"modules.{order,builtin,builtin.modinfo} "$modules/"
 	# In place of the old one at once: a guest that is being started finds either.
-	cp "$out/rvs/rvs.ko" "$out/.rvs.ko" && mv "$out/.rvs.ko" "$out/rvs.ko"
+	local name
+	for name in rvs_ftp rvs; do
+		cp "$out/rvs/$name.ko" "$out/.$name.ko" && mv "$out/.$name.ko" "$out/$name.ko"
+	done
 	depmod -b "$out/modules" "$release"
 }
 

@@ -2,13 +2,13 @@
 
 //! Nothing is loaded. Whoever asks for C's modules by their names, or by that of the netlink family, gets the module that is
 //! installed: rvs answers to all of them where the C module is not. The kernel does so for a client that opens the family, and
-//! C for a service whose scheduler is not there yet; an unknown one is refused.
+//! C for a service whose scheduler is not there yet; an unknown one is refused. The name of FTP's helper loads that and the rest.
 //!
 //! Proves checklist items 1 (the alias) and 19 (persistence engines: that an unknown one is refused).
 
 use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
 
@@ -62,10 +62,13 @@ impl Alone {
         let files = files.lines().map(Path::new);
         let others = files.filter(|path| cx.peer == Peer::C || !is_ipvs(path));
         let own = match cx.peer {
-            Peer::C => None,
-            Peer::Rvs => Some(cx.modules.rvs.as_deref().context("no module")?),
+            Peer::C => vec![],
+            Peer::Rvs => {
+                let rvs = cx.modules.rvs.clone().context("no module")?;
+                vec![rvs.with_file_name("rvs_ftp.ko"), rvs]
+            }
         };
-        for path in others.chain(own) {
+        for path in others.chain(own.iter().map(PathBuf::as_path)) {
             let name = path.file_name().context("no name")?;
             symlink(path, Path::new(&folder).join(name))?;
         }
@@ -128,6 +131,12 @@ fn names(cx: &Cx) -> Result<()> {
         // Again: it is there already.
         load(name)?;
     }
+    // FTP's helper is a module of its own, which brings the other along.
+    cx.modules.unload()?;
+    load("ip_vs_ftp")?;
+    is_there(cx, "ip_vs")?;
+    ensure!(modules::loaded(cx.modules.ftp_name())?, "no helper");
+    load("ip_vs_ftp")?;
     cx.modules.unload()
 }
 

@@ -5,15 +5,17 @@
 //! kmemleak scan after the boot finds what was not given back.
 //!
 //! `/proc/self/fail-nth` makes the nth allocation of the calling task fail. A packet's allocations count where it is sent by the task
-//! itself: a client on the director.
+//! itself: a client on the director. So do those of what an FTP client says and of the first packet of its data connection.
 //!
 //! Proves checklist item 143 (allocation failures).
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{bail, ensure, Context, Result};
 
+use crate::ftp::{Client, Data, Server};
 use crate::fullnat;
 use crate::genl::Attrs;
 use crate::ipvs::{cmd, dest_full, for_dest, for_svc, svc_full, svc_id, Ipvs};
@@ -77,11 +79,13 @@ fn run(cx: &Cx) -> Result<()> {
     // Quiet, where that is built in as well.
     let _ = fs::write("/sys/kernel/debug/fail_page_alloc/verbose", "0");
     one_cpu()?;
+    cx.modules.load_ftp(&[])?;
     let topo = Topo::new(1)?;
     topo.director.run(|| -> Result<()> {
         for family in Family::BOTH {
             changes(&topo, family).with_context(|| format!("{family:?}"))?;
             connections(&topo, family, false).with_context(|| format!("{family:?}"))?;
+            ftp(&topo, family).with_context(|| format!("{family:?}, FTP"))?;
             if cx.peer == Peer::Rvs {
                 pools(&topo, family).with_context(|| format!("{family:?}, pools"))?;
                 connections(&topo, family, true).with_context(|| format!("{family:?}, FullNAT"))?;
@@ -277,6 +281,57 @@ fn pools(topo: &Topo, family: Family) -> Result<()> {
     }
     ipvs.ok(cmd::DEL_SERVICE, &for_svc(&svc_id(UDP, vip)))?;
     Ok(())
+}
+
+/// A client's command that makes a data connection, and the packet that begins one. What is lost is said again.
+fn ftp(topo: &Topo, family: Family) -> Result<()> {
+    let (vip, rs) = (at(family.vip(), 21), at(family.rs(1), 21));
+    topo.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+    topo.ipvsadm(&format!("-a -t {vip} -r {rs} -m"))?;
+    let server = Server::new(&topo.rs[0], rs, "rs1")?;
+    let mut client = Client::login(&topo.director, vip)?;
+    let (nth, me) = (FailNth::new()?, client.here()?.ip());
+    let number = if family == Family::V4 { 1 } else { 2 };
+    for n in 1..MOST {
+        let port = 10_000 + n as u16;
+        let line = format!("EPRT |{number}|{me}|{port}|");
+        let (sent, failed) = nth.failing(n, || client.send(&line))?;
+        if sent.is_ok() {
+            client.expect("200").with_context(|| format!("after {n}"))?;
+            let conn = proc::conn(&topo.director, at(me, port))?;
+            ensure!(
+                conn.is_some_and(|c| c.state == "LISTEN"),
+                "allocation {n} failed: {line}"
+            );
+        }
+        if !failed {
+            println!("a command: {} allocations", n - 1);
+            break;
+        }
+    }
+    for n in 1..MOST {
+        let to = client.passive(Data::Epsv)?;
+        let (data, failed) = nth.failing(n, || TcpStream::connect(to))?;
+        let data = match data {
+            Ok(data) => data,
+            // What failed then works now.
+            Err(_) => TcpStream::connect(to).with_context(|| format!("after {n}"))?,
+        };
+        let conn = proc::conn(&topo.director, data.local_addr()?)?;
+        ensure!(
+            conn.as_ref().is_some_and(|c| c.vip == to),
+            "allocation {n} failed: {conn:?}"
+        );
+        client.command("RETR 1", "150")?;
+        client.expect("226")?;
+        if !failed {
+            println!("a data connection: {} allocations", n - 1);
+            break;
+        }
+    }
+    client.echo("all is well")?;
+    drop((client, server));
+    topo.ipvsadm(&format!("-D -t {vip}")).map(drop)
 }
 
 /// A new connection, by NAT or FullNAT.

@@ -30,6 +30,10 @@ mod failslab;
 mod flush_traffic;
 mod forward_icmp;
 mod fragments;
+mod ftp_module;
+mod ftp_packets;
+mod ftp_persistent;
+mod ftp_sessions;
 mod fullnat_again;
 mod fullnat_conntrack;
 mod fullnat_control;
@@ -199,6 +203,10 @@ pub static ALL: &[&Scenario] = &[
     &conn_tab_bits::SCENARIO,
     &conntrack::SCENARIO,
     &fragments::SCENARIO,
+    &ftp_sessions::SCENARIO,
+    &ftp_packets::SCENARIO,
+    &ftp_persistent::SCENARIO,
+    &ftp_module::SCENARIO,
     &fullnat_tcp::SCENARIO,
     &fullnat_udp::SCENARIO,
     &fullnat_numbers::SCENARIO,

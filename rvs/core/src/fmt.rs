@@ -360,8 +360,27 @@ impl Display for PercpuTotals {
     }
 }
 
-/// The header line of `/proc/net/ip_vs_app`; a helper's rows would follow.
+/// The header line of `/proc/net/ip_vs_app`; a helper's rows follow.
 pub const APPS_HEADER: &str = "prot port    usecnt name\n";
+
+/// A row of `/proc/net/ip_vs_app`, which is FTP's: C `ip_vs_app_seq_show()`.
+#[derive(Clone, Copy, Debug)]
+pub struct AppRow {
+    /// The control connections' port, host order.
+    pub port: u16,
+    /// How many of them there are.
+    pub uses: i32,
+}
+
+impl Display for AppRow {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        writeln!(
+            f,
+            "TCP  {:<7} {:<6} ftp              ",
+            self.port, self.uses
+        )
+    }
+}
 
 /// How many chains of a table hold no node, one, two and so on; the last number is that of seven or more.
 pub type Census = [u32; 8];

@@ -50,6 +50,7 @@ pub mod checksum;
 pub mod defense;
 pub mod estimate;
 pub mod fmt;
+pub mod ftp;
 pub mod fullnat;
 pub mod mix;
 pub mod nat;

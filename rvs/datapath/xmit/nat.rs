@@ -4,6 +4,7 @@
 
 use super::{
     super::{
+        ftp,
         hooks::Ctx,
         packet::Iph,
         track, //
@@ -42,6 +43,16 @@ pub(super) fn send<'a, const V6: bool>(
         skb.free();
         return Verdict::Stolen;
     };
+    let mut facts = facts;
+    if conn.has_app() {
+        match ftp::request::<V6>(ctx, &mut skb, iph, conn) {
+            Some(now) => facts = now,
+            None => {
+                skb.free();
+                return Verdict::Stolen;
+            }
+        }
+    }
     if !rewrite::packet::<V6>(&mut skb, iph, Side::Dst, &to, facts, !way.local()) {
         skb.free();
         return Verdict::Stolen;
