@@ -174,18 +174,18 @@ pub fn due(policy: &Policy, hz: Hz, asked: &Asked) -> Option<Due> {
 const fn announced_states(proto: u8) -> Option<u32> {
     match proto {
         IPPROTO_TCP => Some(
-            1 << tcp::State::ESTABLISHED
-                | 1 << tcp::State::FIN_WAIT
-                | 1 << tcp::State::CLOSE
-                | 1 << tcp::State::CLOSE_WAIT
-                | 1 << tcp::State::TIME_WAIT,
+            (1 << tcp::State::ESTABLISHED)
+                | (1 << tcp::State::FIN_WAIT)
+                | (1 << tcp::State::CLOSE)
+                | (1 << tcp::State::CLOSE_WAIT)
+                | (1 << tcp::State::TIME_WAIT),
         ),
         IPPROTO_SCTP => Some(
-            1 << sctp::State::ESTABLISHED
-                | 1 << sctp::State::SHUTDOWN_SENT
-                | 1 << sctp::State::SHUTDOWN_RECEIVED
-                | 1 << sctp::State::SHUTDOWN_ACK_SENT
-                | 1 << sctp::State::CLOSED,
+            (1 << sctp::State::ESTABLISHED)
+                | (1 << sctp::State::SHUTDOWN_SENT)
+                | (1 << sctp::State::SHUTDOWN_RECEIVED)
+                | (1 << sctp::State::SHUTDOWN_ACK_SENT)
+                | (1 << sctp::State::CLOSED),
         ),
         _ => None,
     }
