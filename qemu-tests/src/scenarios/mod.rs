@@ -126,6 +126,7 @@ mod sockopt_set;
 mod stats;
 mod storm;
 mod stress;
+mod sync_master;
 mod sysctls;
 mod tcp_scheduling;
 mod tcp_states;
@@ -252,6 +253,7 @@ pub static ALL: &[&Scenario] = &[
     &proc_status::SCENARIO,
     &sysctls::SCENARIO,
     &netns::SCENARIO,
+    &sync_master::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,
