@@ -402,7 +402,10 @@ impl Master {
         let link = Link::new(&rig.topo.director)?;
         let vip = at(Family::V4.vip(), FENCE_PORT);
         rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
-        rig.ipvsadm(&format!("-a -t {vip} -r {} -m", at(Family::V4.raw_rs(9), 9)))?;
+        rig.ipvsadm(&format!(
+            "-a -t {vip} -r {} -m",
+            at(Family::V4.raw_rs(9), 9)
+        ))?;
         rig.ipvsadm(&format!(
             "--start-daemon master --mcast-interface m0 --sync-maxlen 1 {options}"
         ))?;

@@ -127,6 +127,7 @@ mod stats;
 mod storm;
 mod stress;
 mod sync_master;
+mod sync_send;
 mod sysctls;
 mod tcp_scheduling;
 mod tcp_states;
@@ -254,6 +255,7 @@ pub static ALL: &[&Scenario] = &[
     &sysctls::SCENARIO,
     &netns::SCENARIO,
     &sync_master::SCENARIO,
+    &sync_send::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,
