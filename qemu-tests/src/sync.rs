@@ -3,6 +3,7 @@
 //! The synchronisation protocol spelled out, apart from how rvs does it, and a network in which to hear and to speak it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
@@ -507,7 +508,6 @@ pub struct Backup<'a> {
     pub director: &'a Ns,
     pub socket: UdpSocket,
     pub syncid: u8,
-    fences: u16,
 }
 
 impl<'a> Backup<'a> {
@@ -526,12 +526,11 @@ impl<'a> Backup<'a> {
             director,
             socket: link.speaker(group)?,
             syncid: 0,
-            fences: 0,
         })
     }
 
     /// Says something and waits until it was dealt with.
-    pub fn say(&mut self, datagrams: &[Vec<u8>]) -> Result<Vec<Row>> {
+    pub fn say(&self, datagrams: &[Vec<u8>]) -> Result<Vec<Row>> {
         for bytes in datagrams {
             self.socket.send(bytes)?;
         }
@@ -539,11 +538,12 @@ impl<'a> Backup<'a> {
     }
 
     /// Waits until all that was said before was dealt with: a connection that nobody else knows shows up. Returns the others.
-    pub fn settled(&mut self) -> Result<Vec<Row>> {
-        self.fences += 1;
+    pub fn settled(&self) -> Result<Vec<Row>> {
+        // Each has its own, of whatever daemon and network.
+        static FENCES: AtomicU16 = AtomicU16::new(1);
         let fence = Record::new(
             UDP,
-            SocketAddr::from(([10, 250, 0, 1], self.fences)),
+            SocketAddr::from(([10, 250, 0, 1], FENCES.fetch_add(1, Ordering::Relaxed))),
             SocketAddr::from(([10, 250, 0, 2], 1)),
             SocketAddr::from(([10, 250, 0, 3], 1)),
             NAT,

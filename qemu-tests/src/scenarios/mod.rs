@@ -126,6 +126,7 @@ mod sockopt_set;
 mod stats;
 mod storm;
 mod stress;
+mod sync_backup;
 mod sync_master;
 mod sync_send;
 mod sysctls;
@@ -255,6 +256,7 @@ pub static ALL: &[&Scenario] = &[
     &sysctls::SCENARIO,
     &netns::SCENARIO,
     &sync_master::SCENARIO,
+    &sync_backup::SCENARIO,
     &sync_send::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,

@@ -25,7 +25,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 .partly(&[128, 136]);
 
 /// What the C module said.
-const GOLDEN: &str = include_str!("../../../rvs/core/tests/sync_golden.txt");
+pub(super) const GOLDEN: &str = include_str!("../../../rvs/core/tests/sync_golden.txt");
 
 type Part = (&'static str, fn(&mut Master) -> Result<()>);
 
