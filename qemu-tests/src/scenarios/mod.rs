@@ -126,6 +126,9 @@ mod sockopt_set;
 mod stats;
 mod storm;
 mod stress;
+mod sync_backup;
+mod sync_master;
+mod sync_send;
 mod sysctls;
 mod tcp_scheduling;
 mod tcp_states;
@@ -252,6 +255,9 @@ pub static ALL: &[&Scenario] = &[
     &proc_status::SCENARIO,
     &sysctls::SCENARIO,
     &netns::SCENARIO,
+    &sync_master::SCENARIO,
+    &sync_backup::SCENARIO,
+    &sync_send::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,
