@@ -127,6 +127,7 @@ mod stats;
 mod storm;
 mod stress;
 mod sync_backup;
+mod sync_control;
 mod sync_master;
 mod sync_send;
 mod sysctls;
@@ -257,6 +258,7 @@ pub static ALL: &[&Scenario] = &[
     &netns::SCENARIO,
     &sync_master::SCENARIO,
     &sync_backup::SCENARIO,
+    &sync_control::SCENARIO,
     &sync_send::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
