@@ -272,9 +272,10 @@ impl Lanes {
 
     /// Adds a connection to its lane; see [`Lane::add()`].
     pub(super) fn add(&self, version: Version, qlen_max: usize, conn: &Conn) -> bool {
-        // Connections are 128 bytes apart.
-        let place = core::ptr::from_ref(conn) as usize >> 7;
-        match self.0.get(place & self.0.len().wrapping_sub(1)) {
+        // Fibonacci hashing: what is told of addresses of a slab is how far they are apart. Six bits are enough for all lanes.
+        const SHIFT: u32 = u64::BITS - 6;
+        let place = (core::ptr::from_ref(conn) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> SHIFT;
+        match self.0.get(place as usize & self.0.len().wrapping_sub(1)) {
             Some(lane) => lane.add(version, qlen_max, &conn.record()),
             None => false,
         }
