@@ -127,7 +127,10 @@ mod stats;
 mod storm;
 mod stress;
 mod sync_backup;
+mod sync_daemon;
+mod sync_hostile;
 mod sync_master;
+mod sync_pair;
 mod sync_send;
 mod sysctls;
 mod tcp_scheduling;
@@ -255,9 +258,12 @@ pub static ALL: &[&Scenario] = &[
     &proc_status::SCENARIO,
     &sysctls::SCENARIO,
     &netns::SCENARIO,
+    &sync_daemon::SCENARIO,
     &sync_master::SCENARIO,
     &sync_backup::SCENARIO,
     &sync_send::SCENARIO,
+    &sync_pair::SCENARIO,
+    &sync_hostile::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,
