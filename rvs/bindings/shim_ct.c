@@ -40,6 +40,18 @@ bool rvs_helper_ct_confirmed(const struct sk_buff *skb)
 #endif
 }
 
+/* Whether the packet belongs to an entry at all. */
+bool rvs_helper_ct_there(const struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_NF_CONNTRACK)
+	enum ip_conntrack_info ctinfo;
+
+	return nf_ct_get(skb, &ctinfo) != NULL;
+#else
+	return false;
+#endif
+}
+
 /*
  * Replies to the new flow that this packet began will come from, or go to, another address than its own say. An entry that
  * others can see stays as it is.

@@ -10,6 +10,7 @@ mod account;
 pub(crate) mod defense;
 mod fullnat;
 mod shown;
+mod sync;
 mod tuple;
 
 pub(crate) use {
@@ -18,6 +19,7 @@ pub(crate) use {
         Seat, //
     },
     shown::Shown,
+    sync::Restore,
     tuple::Tuple, //
 };
 
@@ -65,6 +67,7 @@ use crate::{
         },
         wheel::TICK, //
     },
+    sync::Sender, //
 };
 use kernel::{
     prelude::*,
@@ -85,6 +88,7 @@ use rvs_core::{
         IPPROTO_TCP,
         IPPROTO_UDP, //
     },
+    sync::announce,
     table::{
         self as sizing,
         Limits, //
@@ -112,6 +116,13 @@ const STATE_SHIFT: u32 = 24;
 const FLAGS: u32 = (1 << STATE_SHIFT) - 1;
 /// A flag of ours: a template whose destination takes no more. C writes 0xffff to its destination port.
 const STALE: u32 = 1 << 23;
+/// A flag of ours: another entry has taken, or takes, the place of one for the same connection.
+const REPLACED: u32 = 1 << 22;
+/// Where the state is kept that other directors were told last; C `old_state`.
+const OLD_STATE_SHIFT: u32 = 18;
+const OLD_STATE: u32 = 0xf;
+/// The flags that are C's.
+const SHOWN_FLAGS: u32 = (1 << OLD_STATE_SHIFT) - 1;
 
 /// How long the end of a connection that controls others is put off.
 const DEFERRED: u32 = DEFERRED_SECS.wrapping_mul(HZ);
@@ -178,6 +189,8 @@ pub(crate) struct Conn {
     in_pkts: U32,
     /// Connections that this one controls: `n_control`.
     children: U32,
+    /// Until when other directors know of it: C `sync_endtime`.
+    sync_endtime: U32,
     /// What counts its packets, if it was asked for.
     account: Option<KBox<Account>>,
 }
@@ -277,6 +290,7 @@ impl Conn {
             timeout: U32::new(param.timeout.unwrap_or(FIRST_TIMEOUT)),
             in_pkts: U32::new(0),
             children: U32::new(0),
+            sync_endtime: U32::new(announce::first_endtime(time::jiffies())),
             account: if counts { Account::new() } else { None },
         })
     }
@@ -378,7 +392,7 @@ impl Conn {
     /// `IP_VS_CONN_F_*`.
     #[inline(always)]
     pub(crate) fn flags(&self) -> u32 {
-        self.status.load() & FLAGS
+        self.status.load() & SHOWN_FLAGS
     }
 
     /// The forwarding method: `IP_VS_FWD_METHOD()`.
@@ -510,11 +524,12 @@ impl Conn {
         self.children.load() != 0
     }
 
-    /// When the end of a connection that controls others comes instead of now.
-    fn put_off(&self, now: u32) -> Option<u32> {
+    /// When the end of a connection that controls others comes instead of now. Other directors are told.
+    fn put_off(&self, now: u32, home: &Home) -> Option<u32> {
         // As in C the connection keeps the shorter timeout.
         self.has_children().then(|| {
             self.timeout.store(DEFERRED);
+            home.sender.offer_deferred(self);
             now.wrapping_add(DEFERRED)
         })
     }
@@ -650,6 +665,7 @@ pub(crate) struct Home {
     /// When the namespace goes its conntrack entries go without our help.
     net: WhileOpen,
     events: Arc<Events>,
+    sender: Arc<Sender>,
 }
 
 impl Entry for Conn {
@@ -675,8 +691,8 @@ impl Entry for Conn {
         &CACHE
     }
 
-    fn postpone(&self, now: u32) -> Option<u32> {
-        let later = self.put_off(now);
+    fn postpone(&self, now: u32, home: &Home) -> Option<u32> {
+        let later = self.put_off(now, home);
         if let (None, Some(full)) = (later, self.fullnat()) {
             full.set_expired();
         }
@@ -684,11 +700,19 @@ impl Entry for Conn {
     }
 
     fn enters(&self, home: &Home) {
-        home.events.conn(event::NEW, self);
+        let is_new = self.status.load() & REPLACED == 0;
+        let kind = if is_new {
+            event::NEW
+        } else {
+            event::CHANGED
+        };
+        home.events.conn(kind, self);
     }
 
     fn leaves(&self, home: &Home) {
-        home.events.conn(event::DELETED, self);
+        if self.status.load() & REPLACED == 0 {
+            home.events.conn(event::DELETED, self);
+        }
     }
 
     fn left(&self, home: &Home) {
@@ -755,7 +779,7 @@ pub(crate) struct ConnTable {
 }
 
 impl ConnTable {
-    /// Makes a table of the least size, whose changes `events` is told. `lfactor` is `conn_lfactor`, `counting`
+    /// Makes a table of the least size, whose changes `events` and `sender` are told. `lfactor` is `conn_lfactor`, `counting`
     /// `rvs_conn_counters`. May sleep.
     pub(crate) fn new(
         net: &Handle,
@@ -763,11 +787,13 @@ impl ConnTable {
         lfactor: i32,
         counting: bool,
         events: Arc<Events>,
+        sender: Arc<Sender>,
     ) -> Result<Self> {
         const BITS: u32 = sizing::CONN_MIN_BITS;
         let home = Home {
             net: WhileOpen::new(net),
             events,
+            sender,
         };
         let first = sizing::Table {
             size: 1 << BITS,
@@ -910,7 +936,7 @@ impl ConnTable {
     /// Ends a connection now, unless it controls others: C `ip_vs_conn_expire_now()`.
     #[cold]
     pub(crate) fn end(&self, conn: Ref<'_, Conn>, g: &Held) {
-        match conn.put_off(time::jiffies()) {
+        match conn.put_off(time::jiffies(), self.table.home()) {
             Some(later) => conn.defer(later),
             None => {
                 self.table.remove(conn, g);
@@ -924,7 +950,7 @@ impl ConnTable {
         let mut at = conn;
         // A data connection, its control connection, the template of that: there is no longer chain.
         for _ in 0..3 {
-            if let Some(later) = at.put_off(time::jiffies()) {
+            if let Some(later) = at.put_off(time::jiffies(), self.table.home()) {
                 return at.defer(later);
             }
             if !self.table.remove(at, g) {

@@ -63,7 +63,7 @@ impl Shown {
             caddr: conn.caddr(),
             vaddr: conn.vaddr(),
             daddr,
-            flags: (conn.flags() & !super::STALE) | conn_flag::HASHED,
+            flags: conn.flags() | conn_flag::HASHED,
             timeout: conn.timeout(),
             fwmark: conn.fwmark(),
             service: conn.dest().map(|dest| {

@@ -68,6 +68,12 @@ impl Skb<'_> {
         unsafe { bindings::rvs_helper_ct_confirmed(self.as_ptr()) }
     }
 
+    /// Whether the packet belongs to an entry: `nf_ct_get()`.
+    pub(crate) fn has_track(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_ct_there(self.as_ptr()) }
+    }
+
     /// Says where replies to this packet will come from (`source`) or go to, if it is the first of its flow:
     /// `nf_conntrack_alter_reply()`. The port, in memory order, is left as it is for ICMP.
     pub(crate) fn alter_reply(&mut self, source: bool, addr: &[u32; 4], port: u16) {

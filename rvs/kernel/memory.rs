@@ -17,3 +17,9 @@ pub(crate) fn available_pages() -> u64 {
     // SAFETY: No requirement.
     unsafe { bindings::rvs_helper_available_pages() }
 }
+
+/// Pages that could be socket buffers: `nr_free_buffer_pages()`.
+pub(crate) fn buffer_pages() -> usize {
+    // SAFETY: No requirement.
+    unsafe { bindings::rvs_helper_free_buffer_pages() }
+}
