@@ -3,7 +3,7 @@
 //! Each command of ipvsadm, and what it has done as netlink shows it: services of every kind, destinations by every method,
 //! listings, counters, timeouts, saving and restoring, daemons.
 //!
-//! Proves checklist items 20 and 14 (with `sync_control`). The same without netlink: `sockopt_ipvsadm`; a thousand services:
+//! Proves checklist items 20 and 14 (with `sync_daemon`). The same without netlink: `sockopt_ipvsadm`; a thousand services:
 //! `save_restore`.
 
 use std::net::SocketAddr;

@@ -127,8 +127,10 @@ mod stats;
 mod storm;
 mod stress;
 mod sync_backup;
-mod sync_control;
+mod sync_daemon;
+mod sync_hostile;
 mod sync_master;
+mod sync_pair;
 mod sync_send;
 mod sysctls;
 mod tcp_scheduling;
@@ -256,10 +258,13 @@ pub static ALL: &[&Scenario] = &[
     &proc_status::SCENARIO,
     &sysctls::SCENARIO,
     &netns::SCENARIO,
+    &sync_daemon::SCENARIO,
     &sync_master::SCENARIO,
     &sync_backup::SCENARIO,
-    &sync_control::SCENARIO,
+    &sync_daemon::SCENARIO,
     &sync_send::SCENARIO,
+    &sync_pair::SCENARIO,
+    &sync_hostile::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,

@@ -3,7 +3,7 @@
 //! The error matrix of the netlink interface, errno by errno; that a refused request changes nothing, and that rvs explains each
 //! refusal.
 //!
-//! Proves checklist items 4 and 18 (while no daemon runs; see `sync_control`), 8 (flags), 11 (limits), 63 and, as to how it is
+//! Proves checklist items 4 and 18 (while no daemon runs; see `sync_daemon`), 8 (flags), 11 (limits), 63 and, as to how it is
 //! refused, 14.
 
 use std::net::{IpAddr, SocketAddr};

@@ -3,7 +3,7 @@
 //! The socket options that change something: lengths, errnos, what they do as netlink and the files
 //! show it, who may use them; and thousands of random ones.
 //!
-//! Proves checklist items 15 (without starting a daemon, which `sync_control` does) and 17.
+//! Proves checklist items 15 (without starting a daemon, which `sync_daemon` does) and 17.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
