@@ -698,11 +698,7 @@ impl Entry for Conn {
 
     fn enters(&self, home: &Home) {
         let is_new = self.status.load() & REPLACED == 0;
-        let kind = if is_new {
-            event::NEW
-        } else {
-            event::CHANGED
-        };
+        let kind = if is_new { event::NEW } else { event::CHANGED };
         home.events.conn(kind, self);
     }
 

@@ -253,12 +253,7 @@ impl ConnTable {
 
     /// Changes a connection into what a record says of it.
     #[inline(never)]
-    pub(crate) fn update(
-        &self,
-        restore: &Restore<'_, '_>,
-        conn: Ref<'_, Conn>,
-        events: &Events,
-    ) {
+    pub(crate) fn update(&self, restore: &Restore<'_, '_>, conn: Ref<'_, Conn>, events: &Events) {
         let record = restore.record;
         loop {
             let old = conn.status.load();

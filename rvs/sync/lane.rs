@@ -71,12 +71,7 @@ struct Message {
 impl Message {
     /// Begins a datagram with a record. Does not sleep.
     #[inline(never)]
-    fn begin(
-        version: Version,
-        syncid: u8,
-        maxlen: u16,
-        record: &Record<'_>,
-    ) -> Result<KBox<Self>> {
+    fn begin(version: Version, syncid: u8, maxlen: u16, record: &Record<'_>) -> Result<KBox<Self>> {
         const FLAGS: kernel::alloc::Flags = GFP_ATOMIC;
 
         let room = encode::room(version, record, maxlen).ok_or(EINVAL)?;
@@ -251,9 +246,10 @@ impl Lane {
             }
             return Next::Wait(1);
         }
-        let is_due = filling.current.as_ref().is_some_and(|current| {
-            now.wrapping_sub(current.began) >= HZ.from_secs_u32(FLUSH_SECS)
-        });
+        let is_due = filling
+            .current
+            .as_ref()
+            .is_some_and(|current| now.wrapping_sub(current.began) >= HZ.from_secs_u32(FLUSH_SECS));
         match filling.current.take_if(|_| is_due) {
             Some(message) => Next::Send(message),
             None => Next::Wait(HZ.from_secs_u32(CHECK_SECS)),

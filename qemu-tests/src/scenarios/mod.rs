@@ -261,7 +261,6 @@ pub static ALL: &[&Scenario] = &[
     &sync_daemon::SCENARIO,
     &sync_master::SCENARIO,
     &sync_backup::SCENARIO,
-    &sync_daemon::SCENARIO,
     &sync_send::SCENARIO,
     &sync_pair::SCENARIO,
     &sync_hostile::SCENARIO,
