@@ -19,10 +19,10 @@ use crate::{
     conn::Conn,
     os::{
         atomic::{
+            Usize, //
             I32,
             I64,
             U32,
-            Usize, //
         },
         memory,
         rcu::{

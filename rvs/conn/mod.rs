@@ -114,15 +114,12 @@ const FIRST_TIMEOUT: u32 = NEW_CONN_SECS.wrapping_mul(HZ);
 /// The state is kept above the flags (which have 17 bits).
 const STATE_SHIFT: u32 = 24;
 const FLAGS: u32 = (1 << STATE_SHIFT) - 1;
+/// C's of them; the others are ours, and shown to nobody.
+const SHOWN: u32 = (1 << 17) - 1;
 /// A flag of ours: a template whose destination takes no more. C writes 0xffff to its destination port.
 const STALE: u32 = 1 << 23;
 /// A flag of ours: another entry has taken, or takes, the place of one for the same connection.
-const REPLACED: u32 = 1 << 22;
-/// Where the state is kept that other directors were told last; C `old_state`.
-const OLD_STATE_SHIFT: u32 = 18;
-const OLD_STATE: u32 = 0xf;
-/// The flags that are C's.
-const SHOWN_FLAGS: u32 = (1 << OLD_STATE_SHIFT) - 1;
+const REPLACED: u32 = 1 << 17;
 
 /// How long the end of a connection that controls others is put off.
 const DEFERRED: u32 = DEFERRED_SECS.wrapping_mul(HZ);
@@ -187,8 +184,8 @@ pub(crate) struct Conn {
     timeout: U32,
     /// Packets from the client.
     in_pkts: U32,
-    /// Connections that this one controls: `n_control`.
-    children: U32,
+    /// Connections that this one controls: `n_control`; and what other directors were told last.
+    children: sync::Children,
     /// Until when other directors know of it: C `sync_endtime`.
     sync_endtime: U32,
     /// What counts its packets, if it was asked for.
@@ -289,7 +286,7 @@ impl Conn {
             status: U32::new(flags),
             timeout: U32::new(param.timeout.unwrap_or(FIRST_TIMEOUT)),
             in_pkts: U32::new(0),
-            children: U32::new(0),
+            children: sync::Children::none(),
             sync_endtime: U32::new(announce::first_endtime(time::jiffies())),
             account: if counts { Account::new() } else { None },
         })
@@ -392,7 +389,7 @@ impl Conn {
     /// `IP_VS_CONN_F_*`.
     #[inline(always)]
     pub(crate) fn flags(&self) -> u32 {
-        self.status.load() & SHOWN_FLAGS
+        self.status.load() & SHOWN
     }
 
     /// The forwarding method: `IP_VS_FWD_METHOD()`.
@@ -701,11 +698,7 @@ impl Entry for Conn {
 
     fn enters(&self, home: &Home) {
         let is_new = self.status.load() & REPLACED == 0;
-        let kind = if is_new {
-            event::NEW
-        } else {
-            event::CHANGED
-        };
+        let kind = if is_new { event::NEW } else { event::CHANGED };
         home.events.conn(kind, self);
     }
 

@@ -9,8 +9,6 @@ use super::{
     NoConn,
     Param,
     Tuple,
-    OLD_STATE,
-    OLD_STATE_SHIFT,
     REPLACED,
     STALE,
     STATE_SHIFT, //
@@ -52,9 +50,51 @@ use rvs_core::{
     },
 };
 
-// A state fits into the bits that the one announced last has.
-kernel::static_assert!(rvs_core::proto::tcp::State::LAST <= OLD_STATE as u8 + 1);
-kernel::static_assert!(rvs_core::proto::sctp::State::LAST <= OLD_STATE as u8 + 1);
+/// How many connections a connection controls; and, above that, the state that other directors were told last (C `old_state`).
+pub(super) struct Children(U32);
+
+/// Where the state is.
+const TOLD_SHIFT: u32 = 28;
+
+// It fits.
+kernel::static_assert!(rvs_core::proto::tcp::State::LAST <= 16);
+kernel::static_assert!(rvs_core::proto::sctp::State::LAST <= 16);
+
+impl Children {
+    pub(super) const fn none() -> Self {
+        Self(U32::new(0))
+    }
+
+    /// How many there are.
+    #[inline(always)]
+    pub(super) fn load(&self) -> u32 {
+        self.0.load() & ((1 << TOLD_SHIFT) - 1)
+    }
+
+    pub(super) fn add(&self, n: u32) {
+        self.0.add(n);
+    }
+
+    pub(super) fn sub(&self, n: u32) {
+        self.0.sub(n);
+    }
+
+    /// The state that others were told last.
+    fn told(&self) -> u8 {
+        (self.0.load() >> TOLD_SHIFT) as u8
+    }
+
+    /// Others are told of this state.
+    fn tell(&self, state: u8) {
+        loop {
+            let old = self.0.load();
+            let new = old & ((1 << TOLD_SHIFT) - 1) | u32::from(state) << TOLD_SHIFT;
+            if old == new || self.0.replace(old, new) {
+                return;
+            }
+        }
+    }
+}
 
 /// A connection to take over.
 pub(crate) struct Restore<'a, 'b> {
@@ -69,10 +109,9 @@ pub(crate) struct Restore<'a, 'b> {
 }
 
 impl Restore<'_, '_> {
-    /// State, state announced, and flags.
+    /// State and flags.
     fn status(&self, flags: u32) -> u32 {
-        let state = u32::from(self.record.state);
-        flags | state << STATE_SHIFT | (state & OLD_STATE) << OLD_STATE_SHIFT
+        flags | u32::from(self.record.state) << STATE_SHIFT
     }
 }
 
@@ -132,7 +171,7 @@ impl Conn {
             template: status & conn_flag::TEMPLATE != 0,
             in_persistence: policy.persist_mode && self.in_persistence(),
             state: (status >> STATE_SHIFT) as u8,
-            old_state: (status >> OLD_STATE_SHIFT & OLD_STATE) as u8,
+            old_state: self.children.told(),
             timeout: self.timeout(),
             endtime,
             pkts,
@@ -141,10 +180,7 @@ impl Conn {
         let Some(due) = announce::due(policy, HZ, &asked) else {
             return false;
         };
-        self.change(|status| {
-            status & !(OLD_STATE << OLD_STATE_SHIFT)
-                | (u32::from(due.state) & OLD_STATE) << OLD_STATE_SHIFT
-        });
+        self.children.tell(due.state);
         self.sync_endtime.replace(endtime, due.endtime) || due.forced
     }
 
@@ -190,6 +226,7 @@ impl ConnTable {
         }
         let mut conn = Conn::new(&param, self.counting.load()).map_err(|_| NoConn::Memory)?;
         conn.status = U32::new(restore.status(flags));
+        conn.children.tell(record.state);
         conn.in_pkts = U32::new(restore.pkts);
         if conn.is_fullnat() {
             // Without the address that replies come to.
@@ -216,16 +253,11 @@ impl ConnTable {
 
     /// Changes a connection into what a record says of it.
     #[inline(never)]
-    pub(crate) fn update(
-        &self,
-        restore: &Restore<'_, '_>,
-        conn: Ref<'_, Conn>,
-        events: &Events,
-    ) {
+    pub(crate) fn update(&self, restore: &Restore<'_, '_>, conn: Ref<'_, Conn>, events: &Events) {
         let record = restore.record;
         loop {
             let old = conn.status.load();
-            let flags = (old & super::FLAGS) & !(OLD_STATE << OLD_STATE_SHIFT);
+            let flags = old & super::FLAGS;
             let new_flags = receive::updated_flags(flags, record) & !conn_flag::SEQ_MASK
                 | flags & conn_flag::SEQ_MASK;
             let new = restore.status(new_flags);
@@ -243,6 +275,7 @@ impl ConnTable {
             }
             break;
         }
+        conn.children.tell(record.state);
         conn.in_pkts.store(restore.pkts);
         self.refresh(conn, restore.timeout);
     }
@@ -269,6 +302,7 @@ impl ConnTable {
         let flags = receive::bound_flags(status & super::FLAGS, dest.conn_flags());
         conn.status = U32::new(status & !super::FLAGS | flags | REPLACED);
         conn.in_pkts = U32::new(old.in_pkts());
+        conn.children.tell(old.children.told());
         conn.sync_endtime = U32::new(old.sync_endtime.load());
         let Ok(new) = Unlinked::new(conn) else {
             return;

@@ -119,9 +119,7 @@ impl Handler for Options {
                 Ok(())
             }
             so_set::TIMEOUT => set_timeouts(control, &TimeoutUser::from_bytes(&request.read()?)),
-            so_set::STARTDAEMON => {
-                start_daemon(control, &DaemonUser::from_bytes(&request.read()?))
-            }
+            so_set::STARTDAEMON => start_daemon(control, &DaemonUser::from_bytes(&request.read()?)),
             so_set::STOPDAEMON => {
                 let user = DaemonUser::from_bytes(&request.read()?);
                 control.daemons().stop(user.state as u32).map_err(errno)

@@ -137,11 +137,7 @@ impl Bell {
     pub(crate) fn wait(&self, jiffies: u32, _: &Current) {
         // SAFETY: As in `ring()`; this is a kernel thread.
         unsafe {
-            bindings::rvs_helper_bell_wait(
-                self.queue.get(),
-                self.rung.as_ptr(),
-                jiffies as c_ulong,
-            )
+            bindings::rvs_helper_bell_wait(self.queue.get(), self.rung.as_ptr(), jiffies as c_ulong)
         };
     }
 }

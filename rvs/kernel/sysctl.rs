@@ -317,9 +317,7 @@ unsafe extern "C" fn handle_long<D: Send + Sync + 'static>(
             ..Default::default()
         };
         // SAFETY: `number` describes one `unsigned long`, and the other arguments are those the kernel called with.
-        to_result(unsafe {
-            bindings::proc_doulongvec_minmax(&number, write, buffer, len, pos)
-        })?;
+        to_result(unsafe { bindings::proc_doulongvec_minmax(&number, write, buffer, len, pos) })?;
         if write != 0 {
             // SAFETY: `value` is a live local; volatile, since C wrote it through the pointer above.
             (long.set)(data, unsafe { (&raw const value).read_volatile() });

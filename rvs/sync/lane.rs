@@ -71,12 +71,7 @@ struct Message {
 impl Message {
     /// Begins a datagram with a record. Does not sleep.
     #[inline(never)]
-    fn begin(
-        version: Version,
-        syncid: u8,
-        maxlen: u16,
-        record: &Record<'_>,
-    ) -> Result<KBox<Self>> {
+    fn begin(version: Version, syncid: u8, maxlen: u16, record: &Record<'_>) -> Result<KBox<Self>> {
         const FLAGS: kernel::alloc::Flags = GFP_ATOMIC;
 
         let room = encode::room(version, record, maxlen).ok_or(EINVAL)?;
@@ -251,9 +246,10 @@ impl Lane {
             }
             return Next::Wait(1);
         }
-        let is_due = filling.current.as_ref().is_some_and(|current| {
-            now.wrapping_sub(current.began) >= HZ.from_secs_u32(FLUSH_SECS)
-        });
+        let is_due = filling
+            .current
+            .as_ref()
+            .is_some_and(|current| now.wrapping_sub(current.began) >= HZ.from_secs_u32(FLUSH_SECS));
         match filling.current.take_if(|_| is_due) {
             Some(message) => Next::Send(message),
             None => Next::Wait(HZ.from_secs_u32(CHECK_SECS)),
@@ -272,9 +268,10 @@ impl Lanes {
 
     /// Adds a connection to its lane; see [`Lane::add()`].
     pub(super) fn add(&self, version: Version, qlen_max: usize, conn: &Conn) -> bool {
-        // Connections are 128 bytes apart.
-        let place = core::ptr::from_ref(conn) as usize >> 7;
-        match self.0.get(place & self.0.len().wrapping_sub(1)) {
+        // Fibonacci hashing: what is told of addresses of a slab is how far they are apart. Six bits are enough for all lanes.
+        const SHIFT: u32 = u64::BITS - 6;
+        let place = (core::ptr::from_ref(conn) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> SHIFT;
+        match self.0.get(place as usize & self.0.len().wrapping_sub(1)) {
             Some(lane) => lane.add(version, qlen_max, &conn.record()),
             None => false,
         }

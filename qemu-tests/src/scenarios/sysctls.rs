@@ -167,11 +167,6 @@ const ALL: &[Sysctl] = &[
     },
 ];
 
-/// What only C must have: the synchronisation daemon's.
-fn is_daemons(name: &str) -> bool {
-    name.starts_with("sync_")
-}
-
 /// Those of lblc and lblcr, which `sched_lblc` and `sched_lblcr` look into.
 fn is_lblc(name: &str) -> bool {
     name == "lblc_expiration" || name == "lblcr_expiration"
@@ -206,7 +201,7 @@ fn run(cx: &Cx) -> Result<()> {
         }
     }
     for s in ALL {
-        if !there.contains_key(s.name) && (cx.peer == Peer::C || !is_daemons(s.name)) {
+        if !there.contains_key(s.name) {
             bail!("{} is missing", s.name);
         }
     }

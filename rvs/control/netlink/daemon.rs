@@ -86,7 +86,9 @@ pub(super) fn change(control: &Control, request: &Request<'_>) -> Result {
         port: attrs
             .get(daemon_attr::MCAST_PORT)
             .map_or(0, |attr| attr.u16()),
-        ttl: attrs.get(daemon_attr::MCAST_TTL).map_or(0, |attr| attr.u8()),
+        ttl: attrs
+            .get(daemon_attr::MCAST_TTL)
+            .map_or(0, |attr| attr.u8()),
     };
     control
         .start_daemon(state.u32(), config, true)
@@ -156,9 +158,7 @@ fn fill(msg: &Writer<'_>, state: u32, config: &Config) -> Result {
         msg.u16(daemon_attr::MCAST_PORT, config.port)?;
         msg.u8(daemon_attr::MCAST_TTL, config.ttl)?;
         match config.group() {
-            (Family::V4, addr) => {
-                msg.bytes(daemon_attr::MCAST_GROUP, &addr.v4_be().to_ne_bytes())
-            }
+            (Family::V4, addr) => msg.bytes(daemon_attr::MCAST_GROUP, &addr.v4_be().to_ne_bytes()),
             (Family::V6, addr) => msg.bytes(daemon_attr::MCAST_GROUP6, &addr.bytes()),
         }
     })

@@ -292,8 +292,7 @@ fn dest(control: &Control, request: &Request<'_>) -> Result {
         let nest = request.attr(attr::DEST);
         let full = request.number() != cmd::DEL_DEST;
         let has_daemon = netns.daemons() != daemon_state::NONE;
-        let (id, settings) =
-            parser.whole_dest(nest, full, service.id().family, has_daemon)?;
+        let (id, settings) = parser.whole_dest(nest, full, service.id().family, has_daemon)?;
 
         let found = service.find(&id);
         let done = match (settings, found) {
