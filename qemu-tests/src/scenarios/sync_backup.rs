@@ -90,6 +90,7 @@ fn replay(backup: &Backup<'_>) -> Result<()> {
             (TCP, _, 4) => "FIN_WAIT",
             (TCP, _, 5) => "TIME_WAIT",
             (TCP, _, 6) => "CLOSE",
+            (TCP, _, 7) => "CLOSE_WAIT",
             (UDP, _, 0) => "UDP",
             other => anyhow::bail!("{other:?}"),
         };

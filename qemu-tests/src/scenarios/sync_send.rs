@@ -28,7 +28,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 
 fn run(cx: &Cx) -> Result<()> {
     flush().context("flush")?;
-    ports().context("ports")?;
+    ports(cx.peer).context("ports")?;
     wire().context("wire")?;
     large().context("large")?;
     match cx.peer {
@@ -99,7 +99,7 @@ fn flush() -> Result<()> {
 }
 
 /// Several threads: each has its port, a connection always the same one, in order.
-fn ports() -> Result<()> {
+fn ports(peer: Peer) -> Result<()> {
     let rig = Rig::new()?;
     services(&rig)?;
     let director = &rig.topo.director;
@@ -138,8 +138,13 @@ fn ports() -> Result<()> {
     })?;
     println!("datagrams by port: {ports:?}");
     ensure!(all.len() <= 400, "{}", all.len());
+    // In C it depends on how far apart connections are in memory which threads have any.
+    let used = match peer {
+        Peer::Rvs => 4..=4,
+        Peer::C => 1..=4,
+    };
     ensure!(
-        ports.keys().copied().collect::<Vec<_>>() == [PORT, PORT + 1, PORT + 2, PORT + 3],
+        ports.keys().all(|port| (PORT..PORT + 4).contains(port)) && used.contains(&ports.len()),
         "{ports:?}"
     );
     Ok(())
