@@ -208,8 +208,29 @@ impl ConnTable {
         if self.table.count() >= max {
             return Err(NoConn::Limit);
         }
-        let record = restore.record;
-        let flow = &restore.flow;
+        let (record, flow) = (restore.record, &restore.flow);
+        let (new, hashes) = self.restored(restore, dest)?;
+        let deadline = time::jiffies().wrapping_add(restore.timeout);
+        match self.table.insert(new, hashes, deadline, g, |other, node| {
+            node == 0
+                && other.is_request(flow)
+                && !other.is_stale()
+                && (flow.template || other.leads_to(record))
+        }) {
+            Inserted::Exists(conn) => Ok(Some(conn)),
+            Inserted::New(_) | Inserted::Taken => Ok(None),
+        }
+    }
+
+    /// The connection of a record, bound and not in the table yet, and its hashes.
+    // By itself, for the frame.
+    #[inline(never)]
+    fn restored(
+        &self,
+        restore: &Restore<'_, '_>,
+        dest: Option<&Arc<Dest>>,
+    ) -> Result<(Unlinked<Conn>, [u32; 2]), NoConn> {
+        let (record, flow) = (restore.record, &restore.flow);
         let param = Param {
             flow,
             daddr: record.daddr,
@@ -238,17 +259,7 @@ impl ConnTable {
         }
         let new = Unlinked::new(conn).map_err(|_| NoConn::Memory)?;
         let hashes = self.hashes(flow, &param.reply(flags & conn_flag::FWD_MASK == 0));
-        let new = bind(new, dest, flow.template, flags)?;
-        let deadline = time::jiffies().wrapping_add(restore.timeout);
-        match self.table.insert(new, hashes, deadline, g, |other, node| {
-            node == 0
-                && other.is_request(flow)
-                && !other.is_stale()
-                && (flow.template || other.leads_to(record))
-        }) {
-            Inserted::Exists(conn) => Ok(Some(conn)),
-            Inserted::New(_) | Inserted::Taken => Ok(None),
-        }
+        Ok((bind(new, dest, flow.template, flags)?, hashes))
     }
 
     /// Changes a connection into what a record says of it.

@@ -17,6 +17,7 @@ use crate::{
             Thread,
             Work, //
         },
+        memory,
         module,
         rcu::RcuBox,
         udp::{
@@ -78,7 +79,7 @@ impl Config {
 
     /// The interface's name without its end.
     pub(crate) fn ifname(&self) -> &[u8] {
-        self.name().map_or(&[], |name| name.to_bytes())
+        self.ifname.split(|byte| *byte == 0).next().unwrap_or(&[])
     }
 
     /// The group, given or not.
@@ -323,7 +324,7 @@ impl Daemons {
                     netns: self.netns.clone(),
                     socket,
                     syncid: config.syncid,
-                    buffer: KVec::from_elem(0, config.maxlen.into(), GFP_KERNEL)?,
+                    buffer: memory::zeros(config.maxlen.into(), GFP_KERNEL)?,
                 },
                 GFP_KERNEL,
             )?;

@@ -16,6 +16,7 @@ use crate::{
         },
         lock::SpinBh,
         log,
+        memory,
         time,
         udp::Udp, //
     },
@@ -77,7 +78,7 @@ impl Message {
         let room = encode::room(version, record, maxlen).ok_or(EINVAL)?;
         // However long datagrams may be, there are no more than so many records in one.
         let most = const { MAX_RECORDS as usize * RECORD_ROOM + 8 };
-        let mut bytes = KVec::from_elem(0u8, room.min(most), FLAGS | __GFP_NOWARN)?;
+        let mut bytes = memory::zeros(room.min(most), FLAGS | __GFP_NOWARN)?;
         let mut writer = Writer::new(version, syncid, &mut bytes).ok_or(EINVAL)?;
         writer.push(&mut bytes, record).map_err(|_| EINVAL)?;
         Ok(KBox::new(
