@@ -268,7 +268,13 @@ impl Datagram {
 
 /// Bytes as people read them.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    use std::fmt::Write;
+    let mut text = String::new();
+    for byte in bytes {
+        // Into a string it always succeeds.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// The other way round; blanks do not count.
@@ -503,6 +509,9 @@ pub fn rows(ns: &Ns) -> Result<Vec<Row>> {
         .collect())
 }
 
+/// Where the connections of [`Backup::heard()`] lead.
+const FENCE_VIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 250, 0, 2)), 1);
+
 /// A backup, and one who speaks to it.
 pub struct Backup<'a> {
     pub director: &'a Ns,
@@ -537,14 +546,33 @@ impl<'a> Backup<'a> {
         self.settled()
     }
 
-    /// Waits until all that was said before was dealt with: a connection that nobody else knows shows up. Returns the others.
+    /// Waits until all that was said before was dealt with. Returns all connections, from a list that is the same twice: one that
+    /// is read while the table is resized may lack some.
     pub fn settled(&self) -> Result<Vec<Row>> {
+        self.heard()?;
+        let mut before = Vec::new();
+        until("a list that stays the same", 5.0, || {
+            let mut now: Vec<Row> = rows(self.director)?
+                .into_iter()
+                .filter(|row| row.vip != FENCE_VIP)
+                .collect();
+            now.sort_by_key(|row| (row.client, row.vip, row.dest, row.proto.clone()));
+            let same =
+                |(a, b): (&Row, &Row)| (a.client, a.vip, a.dest) == (b.client, b.vip, b.dest);
+            let is_same = before.len() == now.len() && before.iter().zip(&now).all(same);
+            before = now;
+            Ok(is_same.then(|| before.clone()))
+        })
+    }
+
+    /// Waits until all that was said before was dealt with: a connection that nobody else knows shows up.
+    pub fn heard(&self) -> Result<()> {
         // Each has its own, of whatever daemon and network.
         static FENCES: AtomicU16 = AtomicU16::new(1);
         let fence = Record::new(
             UDP,
             SocketAddr::from(([10, 250, 0, 1], FENCES.fetch_add(1, Ordering::Relaxed))),
-            SocketAddr::from(([10, 250, 0, 2], 1)),
+            FENCE_VIP,
             SocketAddr::from(([10, 250, 0, 3], 1)),
             NAT,
             0,
@@ -563,7 +591,7 @@ impl<'a> Backup<'a> {
             Ok(all
                 .iter()
                 .any(|row| row.client == fence.client)
-                .then(|| all.into_iter().filter(|r| r.vip != fence.vip).collect()))
+                .then_some(()))
         })
     }
 }

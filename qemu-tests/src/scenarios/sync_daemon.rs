@@ -8,7 +8,6 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, UdpSocket};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
@@ -216,8 +215,11 @@ fn netlink(ns: &Ns) -> Result<()> {
     tally.finish()
 }
 
-/// A daemon as it is dumped: its attributes in order.
-fn dumped(ipvs: &Ipvs) -> Result<Vec<Vec<(u16, Vec<u8>)>>> {
+/// An attribute: its type and value.
+type Attribute = (u16, Vec<u8>);
+
+/// The daemons as they are dumped: their attributes in order.
+fn dumped(ipvs: &Ipvs) -> Result<Vec<Vec<Attribute>>> {
     let reply = ipvs.dump(cmd::GET_DAEMON, &Attrs::new())?.ok()?;
     reply
         .msgs
@@ -242,9 +244,9 @@ fn configured(ns: &Ns) -> Result<()> {
     let usual = group(GROUP.octets());
     ensure!(dumped(&ipvs)?.is_empty(), "daemons");
     // State, more attributes, then what is dumped: sync ID, maxlen, port, TTL, group.
-    type Want = (u32, u16, u16, u8, (u16, Vec<u8>));
-    let least = |state| least(state);
-    let cases: Vec<(&str, u32, Attrs, Want)> = vec![
+    type Want = (u32, u16, u16, u8, Attribute);
+    type Case = (&'static str, u32, Attrs, Want);
+    let cases: Vec<Case> = vec![
         (
             "defaults",
             MASTER,
@@ -555,6 +557,11 @@ fn names() -> Result<Vec<String>> {
     Ok(kthreads()?.into_iter().map(|(name, _)| name).collect())
 }
 
+/// Threads that were stopped are listed for another moment.
+fn none_left() -> Result<()> {
+    until_true("the threads are gone", 5.0, || Ok(names()?.is_empty()))
+}
+
 /// Stops a daemon by ipvsadm.
 fn stopped(ns: &Ns, state: &str) -> Result<()> {
     begun()?;
@@ -562,7 +569,7 @@ fn stopped(ns: &Ns, state: &str) -> Result<()> {
 }
 
 fn threads(ns: &Ns) -> Result<()> {
-    ensure!(names()?.is_empty(), "left: {:?}", names()?);
+    none_left()?;
     // The setting, how many threads that are; then one that the second daemon does not see.
     for (ports, count) in [(1, 1), (2, 2), (8, 8), (128, 64)] {
         ns.set_sysctl("net.ipv4.vs.sync_ports", ports)?;
@@ -598,7 +605,7 @@ fn threads(ns: &Ns) -> Result<()> {
         for state in ["master", "backup"] {
             stopped(ns, state)?;
         }
-        ensure!(names()?.is_empty(), "left: {:?}", names()?);
+        none_left()?;
     }
     ns.set_sysctl("net.ipv4.vs.sync_ports", 1)
 }
@@ -655,7 +662,7 @@ fn sockets(ns: &Ns) -> Result<()> {
     ns.set_sysctl("net.ipv4.vs.sync_ports", 4)?;
     let said = ns.try_cmd("ipvsadm --start-daemon backup --mcast-interface m0")?;
     ensure!(said.code != Some(0), "{said:?}");
-    ensure!(names()?.is_empty(), "left: {:?}", names()?);
+    none_left()?;
     ensure!(ipvsadm(ns, "-L --daemon")?.is_empty(), "a daemon");
     drop(other);
     ipvsadm(ns, "--start-daemon backup --mcast-interface m0")?;
@@ -688,7 +695,7 @@ fn at_once(ns: &Ns) -> Result<()> {
         ipvs.ok(cmd::NEW_DAEMON, &daemon(&least(state)))?;
         ipvs.ok(cmd::DEL_DAEMON, &daemon(&least(state)))?;
     }
-    ensure!(names()?.is_empty(), "left: {:?}", names()?);
+    none_left()?;
     Ok(())
 }
 
@@ -707,7 +714,7 @@ fn ends(cx: &Cx) -> Result<()> {
         }
         drop((ns, peer));
     }
-    until_true("the threads are gone", 5.0, || Ok(names()?.is_empty()))?;
+    none_left()?;
 
     let module = match cx.peer {
         Peer::C => "ip_vs",
@@ -723,10 +730,8 @@ fn ends(cx: &Cx) -> Result<()> {
         ipvsadm(&ns, &format!("--start-daemon {state} --mcast-interface m0"))?;
         let said = modules::run("rmmod", &[module]);
         ensure!(said.is_err(), "unloaded under a {state}");
-        ensure!(names()?.len() == 1, "{:?}", names()?);
+        until_true("there is one thread", 5.0, || Ok(names()?.len() == 1))?;
         stopped(&ns, state)?;
-        // The last reference goes within a moment.
-        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

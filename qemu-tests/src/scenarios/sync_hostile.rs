@@ -125,7 +125,7 @@ fn run(cx: &Cx) -> Result<()> {
             // A full buffer loses some: on the way, that is.
             backup.socket.send(&datagram(&mut rng, &golden))?;
         }
-        let there = backup.settled()?;
+        backup.heard()?;
         let client = at(Family::V4.raw_client(0x100 + round), 4000);
         let came = rig.forwarded(&Pkt::tcp(client, vip, SYN))?;
         ensure!(came.dest() == rs, "{came:?}");
@@ -135,7 +135,11 @@ fn run(cx: &Cx) -> Result<()> {
         ensure!(mine.is_some(), "round {round}: my connection is gone");
         if round % 10 == 0 {
             // Packets of connections that nobody opened, and the lists of all.
-            for row in there.iter().filter(|row| row.proto == "TCP").take(20) {
+            for row in rows(director)?
+                .iter()
+                .filter(|row| row.proto == "TCP")
+                .take(20)
+            {
                 rig.ctap.send(&Pkt::tcp(row.client, row.vip, ACK))?;
             }
             rig.drain()?;

@@ -246,12 +246,15 @@ fn deferred(m: &mut Master) -> Result<()> {
     let is_template =
         |r: &Record, timeout| r.vip == vip && r.flags & TEMPLATE != 0 && r.timeout == timeout;
     ensure!(said.iter().any(|r| is_template(r, 1)), "{said:#?}");
+    // On a slow guest that was long enough.
+    let mut is_again = said.iter().any(|r| is_template(r, 60));
     until_true("the template is announced again", 4.0, || {
         let heard = m.since()?;
-        Ok(heard
+        is_again |= heard
             .iter()
             .flat_map(|h| &h.said.records)
-            .any(|r| is_template(r, 60)))
+            .any(|r| is_template(r, 60));
+        Ok(is_again)
     })
 }
 
@@ -538,6 +541,7 @@ fn no_queue(m: &mut Master) -> Result<()> {
     let director = "net.ipv4.vs.sync_qlen_max";
     let before = m.rig.topo.director.sysctl(director)?;
     m.since()?;
+    let begin = std::time::Instant::now();
     m.rig.topo.director.set_sysctl(director, 0)?;
     let pkt = |n: u16, flags| {
         Pkt::tcp(
@@ -552,7 +556,8 @@ fn no_queue(m: &mut Master) -> Result<()> {
     m.rig.exchange(Side::Client, &pkts)?;
     m.rig.topo.director.set_sysctl(director, before)?;
     let got = m.since()?;
-    // One was not full yet.
-    ensure!(got.len() <= 1, "{got:#?}");
+    // One was not full yet, and what waited for two seconds needs no queue.
+    let most = 1.0 + (begin.elapsed().as_secs_f64() / 2.0).floor();
+    ensure!(got.len() as f64 <= most, "{got:#?}");
     Ok(())
 }

@@ -83,17 +83,23 @@ fn flush() -> Result<()> {
     );
     ensure!(full < late, "{full:?}, {late:?}");
     // Stopped in between, what was not sent is forgotten.
+    let begin = Instant::now();
     resets(&rig, 100, 1)?;
     rig.ipvsadm("--stop-daemon master")?;
+    let stopped = begin.elapsed();
     rig.ipvsadm("--start-daemon master --mcast-interface m0 --syncid 6 --sync-maxlen 80")?;
     resets(&rig, 200, 3)?;
-    let heard = link.hear_until("the second daemon", 5.0, |all| !all.is_empty())?;
-    let datagram = &heard[0].said;
+    let mut heard = link.hear_until("the second daemon", 5.0, |all| {
+        all.last().is_some_and(|h| h.said.syncid == 6)
+    })?;
+    let last = heard.pop().context("nothing")?.said;
     ensure!(
-        datagram.syncid == 6
-            && datagram.records.len() == 2
-            && datagram.records[0].client.ip() == Family::V4.raw_client(200),
+        heard.is_empty() || stopped > Duration::from_millis(1900),
         "{heard:#?}"
+    );
+    ensure!(
+        last.records.len() == 2 && last.records[0].client.ip() == Family::V4.raw_client(200),
+        "{last:#?}"
     );
     Ok(())
 }
@@ -222,13 +228,16 @@ fn full_of_records() -> Result<()> {
     let link = Link::new(&rig.topo.director)?;
     rig.ipvsadm("--start-daemon master --mcast-interface m0 --sync-maxlen 12000")?;
     let socket = group_socket(&link)?;
+    let begin = Instant::now();
     resets(&rig, 1, 260)?;
+    let is_slow = begin.elapsed() > Duration::from_millis(1900);
     let mut buf = vec![0; 65_536];
-    for want in [255, 5] {
+    let mut sizes = Vec::new();
+    while sizes.iter().sum::<usize>() < 260 {
         let n = socket.recv(&mut buf)?;
-        let got = Datagram::parse(&buf[..n])?.records.len();
-        ensure!(got == want, "{got} records instead of {want}");
+        sizes.push(Datagram::parse(&buf[..n])?.records.len());
     }
+    ensure!(sizes == [255, 5] || is_slow, "records: {sizes:?}");
     Ok(())
 }
 

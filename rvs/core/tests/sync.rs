@@ -180,7 +180,7 @@ fn options_and_padding() {
         ..record()
     };
     let second = Record {
-        flags: SYNC | IN_SEQ | HASHED | 1 << 30,
+        flags: SYNC | IN_SEQ | HASHED | (1 << 30),
         seq: Some(SEQS),
         fwmark: 0,
         state: tcp::State::FIN_WAIT,
