@@ -132,6 +132,7 @@ mod sync_hostile;
 mod sync_master;
 mod sync_pair;
 mod sync_send;
+mod sync_stress;
 mod sysctls;
 mod tcp_scheduling;
 mod tcp_states;
@@ -264,6 +265,7 @@ pub static ALL: &[&Scenario] = &[
     &sync_send::SCENARIO,
     &sync_pair::SCENARIO,
     &sync_hostile::SCENARIO,
+    &sync_stress::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,

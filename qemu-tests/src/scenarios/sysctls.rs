@@ -3,10 +3,7 @@
 //! The sysctls under net.ipv4.vs: which there are, modes, defaults, ranges; other namespaces and
 //! other users.
 //!
-//! The C module must have them all, rvs all but the synchronisation daemon's: a setting that does nothing is worse than
-//! none.
-//!
-//! Proves checklist items 27, 28 (both without the daemon's) and 30 (settings).
+//! Proves checklist items 27, 28 and 30 (settings).
 
 use std::collections::BTreeMap;
 
