@@ -244,6 +244,7 @@ pub(crate) enum Way {
 }
 
 impl Conn {
+    #[inline(always)]
     fn new(param: &Param<'_>, counts: bool) -> Result<Self> {
         let flow = param.flow;
         // A tunnel may lead to a real server of the other family, whose address is the destination's only.

@@ -222,6 +222,12 @@ impl ConnTable {
         }
     }
 
+    // For who makes connections for packets, which shall have it inlined.
+    #[inline(never)]
+    fn made(&self, param: &Param<'_>) -> Option<Conn> {
+        Conn::new(param, self.counting.load()).ok()
+    }
+
     /// The connection of a record, bound and not in the table yet, and its hashes.
     // By itself, for the frame.
     #[inline(never)]
@@ -245,7 +251,7 @@ impl ConnTable {
         if let Some(dest) = dest {
             flags = receive::bound_flags(flags, dest.conn_flags());
         }
-        let mut conn = Conn::new(&param, self.counting.load()).map_err(|_| NoConn::Memory)?;
+        let mut conn = self.made(&param).ok_or(NoConn::Memory)?;
         conn.status = U32::new(restore.status(flags));
         conn.children.tell(record.state);
         conn.in_pkts = U32::new(restore.pkts);
@@ -306,7 +312,7 @@ impl ConnTable {
             control: old.control.as_ref().map(|control| control.entry()),
             timeout: Some(old.timeout()),
         };
-        let Ok(mut conn) = Conn::new(&param, self.counting.load()) else {
+        let Some(mut conn) = self.made(&param) else {
             return;
         };
         let status = old.status.load();
