@@ -3,7 +3,7 @@
 //! Sync daemons come and go: by netlink, socket options and ipvsadm, errno by errno; what they are configured to, their threads and
 //! sockets; and they end with their namespace, and hold the module.
 //!
-//! Proves checklist items 14, 15 and 16 (as to daemons), 18 (with a daemon), 38 and 39 (with daemons), 131 (how many threads).
+//! Proves checklist items 14, 15 and 16 (as to daemons), 18 (with a daemon), 38 and 39 (with daemons), 131 (how many threads), 132 (sizes).
 
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, UdpSocket};
@@ -29,7 +29,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[14, 15, 16, 18, 38, 39],
     run,
 )
-.partly(&[131])
+.partly(&[131, 132])
 .own_modules()
 .with_rvsadm();
 
