@@ -108,7 +108,7 @@ fn churn(cx: &Cx, rig: &Rig, sent: &AtomicU64) -> Result<()> {
     let mut running = [false; 2];
     let names = ["master", "backup"];
     let saved = rig.ipvsadm("-Sn")?;
-    for round in 0..rounds(150) {
+    for round in 0..rounds(80) {
         let which = rng.below(2);
         let name = names[which];
         if running[which] {
