@@ -13,7 +13,7 @@ use crate::pkt::{octets, Pkt, ACK, RST, SYN, UDP};
 use crate::rig::{Rig, Side};
 use crate::tap::Tap;
 use crate::topo::{at, Family};
-use crate::wait::{patience, until};
+use crate::wait::{patience, until, until_true};
 
 /// Flags of a connection.
 pub const INACTIVE: u32 = 0x100;
@@ -360,6 +360,11 @@ impl Link {
         Ok(None)
     }
 
+    /// Throws one frame away, whatever it is; whether there was one.
+    pub fn hear_raw(&self) -> Result<bool> {
+        Ok(self.tap.recv(Duration::ZERO)?.is_some())
+    }
+
     /// What is heard until `enough` of it was, within `seconds` ([`patience`]).
     pub fn hear_until(
         &self,
@@ -594,4 +599,35 @@ impl<'a> Backup<'a> {
                 .then_some(()))
         })
     }
+}
+
+/// The kernel threads of daemons: name, and state as a letter.
+pub fn kthreads() -> Result<Vec<(String, char)>> {
+    let mut threads = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        // Processes end meanwhile. "PID (NAME) STATE ..."
+        let Ok(stat) = std::fs::read_to_string(entry?.path().join("stat")) else {
+            continue;
+        };
+        let Some((name, rest)) = stat
+            .split_once('(')
+            .and_then(|(_, rest)| rest.split_once(')'))
+        else {
+            continue;
+        };
+        if name.starts_with("ipvs-m:") || name.starts_with("ipvs-b:") {
+            let state = rest.trim().chars().next().context("no state")?;
+            threads.push((name.to_owned(), state));
+        }
+    }
+    threads.sort();
+    Ok(threads)
+}
+
+/// Waits until the threads of daemons have begun. The C module, if it stops one before, answers nothing at all: `EINTR` from
+/// `kthread_stop()`, at which netlink forgets the request.
+pub fn begun() -> Result<()> {
+    until_true("the threads wait for something", 5.0, || {
+        Ok(kthreads()?.iter().all(|(_, state)| *state == 'S'))
+    })
 }

@@ -127,6 +127,7 @@ mod stats;
 mod storm;
 mod stress;
 mod sync_backup;
+mod sync_churn;
 mod sync_daemon;
 mod sync_hostile;
 mod sync_master;
@@ -266,6 +267,7 @@ pub static ALL: &[&Scenario] = &[
     &sync_pair::SCENARIO,
     &sync_hostile::SCENARIO,
     &sync_stress::SCENARIO,
+    &sync_churn::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,

@@ -42,6 +42,7 @@ fn run(_cx: &Cx) -> Result<()> {
     elsewhere(&rig, &backup).context("another server")?;
     packets(&rig, &backup).context("packets")?;
     late(&rig, &backup).context("late binding")?;
+    no_room(&rig, &backup).context("no room")?;
     drop(backup);
     rig.ipvsadm("--stop-daemon backup")?;
     sync_id(&rig, &link).context("sync ID")
@@ -669,6 +670,31 @@ fn late(rig: &Rig, backup: &Backup<'_>) -> Result<()> {
     ensure!(counted()? == [1, 0], "not bound: {:?}", counted()?);
     let came = rig.forwarded(&Pkt::tcp(record.client, vip, ACK))?;
     ensure!(came.dest() == rs, "{came:?}");
+    Ok(())
+}
+
+/// No more connections than there may be; those that are there are updated all the same.
+fn no_room(rig: &Rig, backup: &Backup<'_>) -> Result<()> {
+    let director = &rig.topo.director;
+    let (known, new) = (good(0x7800), good(0x7801));
+    let rows = backup.say(&[datagram_v1(0, &[known.v1()])])?;
+    let before = director.sysctl("net.ipv4.vs.conn_max")?;
+    // Connections of other tests may end meanwhile, so that there is room: fewer than that.
+    director.set_sysctl("net.ipv4.vs.conn_max", rows.len() / 2)?;
+    let ended = known
+        .clone()
+        .with(|r| (r.state, r.flags) = (FIN_WAIT, INACTIVE));
+    backup
+        .socket
+        .send(&datagram_v1(0, &[new.v1(), ended.v1()]))?;
+    crate::wait::until_true("the update", 5.0, || {
+        let rows = crate::sync::rows(director)?;
+        ensure!(find(&rows, &new).is_none(), "made beyond conn_max");
+        Ok(find(&rows, &known).is_some_and(|row| row.state == "FIN_WAIT"))
+    })?;
+    director.set_sysctl("net.ipv4.vs.conn_max", before)?;
+    let rows = backup.say(&[datagram_v1(0, &[new.v1()])])?;
+    ensure!(find(&rows, &new).is_some(), "not made afterwards");
     Ok(())
 }
 

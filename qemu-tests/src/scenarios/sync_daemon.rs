@@ -3,7 +3,7 @@
 //! Sync daemons come and go: by netlink, socket options and ipvsadm, errno by errno; what they are configured to, their threads and
 //! sockets; and they end with their namespace, and hold the module.
 //!
-//! Proves checklist items 14, 15 and 16 (as to daemons), 18 (with a daemon), 38 and 39 (with daemons), 131 (how many threads).
+//! Proves checklist items 14, 15 and 16 (as to daemons), 18 (with a daemon), 38 and 39 (with daemons), 131 (how many threads), 132 (sizes).
 
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, UdpSocket};
@@ -19,7 +19,7 @@ use crate::ns::Ns;
 use crate::pkt::TCP;
 use crate::scenario::{Cx, Peer, Scenario};
 use crate::sockopt::{get, name16, set, Sockopt, DAEMON_LEN};
-use crate::sync::{join, GROUP, LINK4, PORT};
+use crate::sync::{begun, join, kthreads, GROUP, LINK4, PORT};
 use crate::topo::{at, ipvsadm, Family};
 use crate::wait::{rounds, until_true};
 
@@ -29,7 +29,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[14, 15, 16, 18, 38, 39],
     run,
 )
-.partly(&[131])
+.partly(&[131, 132])
 .own_modules()
 .with_rvsadm();
 
@@ -86,14 +86,6 @@ fn least(state: u32) -> Attrs {
         .u32(attr::STATE, state)
         .text(attr::MCAST_IFN, "m0")
         .u32(attr::SYNC_ID, 1)
-}
-
-/// Waits until the threads of daemons have begun. The C module, if it stops one before, answers nothing at all: `EINTR` from
-/// `kthread_stop()`, at which netlink forgets the request.
-fn begun() -> Result<()> {
-    until_true("the threads wait for something", 5.0, || {
-        Ok(kthreads()?.iter().all(|(_, state)| *state == 'S'))
-    })
 }
 
 fn stop(ipvs: &Ipvs, state: u32) -> Result<()> {
@@ -529,30 +521,7 @@ backup sync daemon (mcast=m0, syncid=9, maxlen=1100, group=ff05::99, port=7, ttl
     Ok(())
 }
 
-/// The kernel threads of daemons: name, and state as a letter.
-fn kthreads() -> Result<Vec<(String, char)>> {
-    let mut threads = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        // Processes end meanwhile. "PID (NAME) STATE ..."
-        let Ok(stat) = std::fs::read_to_string(entry?.path().join("stat")) else {
-            continue;
-        };
-        let Some((name, rest)) = stat
-            .split_once('(')
-            .and_then(|(_, rest)| rest.split_once(')'))
-        else {
-            continue;
-        };
-        if name.starts_with("ipvs-m:") || name.starts_with("ipvs-b:") {
-            let state = rest.trim().chars().next().context("no state")?;
-            threads.push((name.to_owned(), state));
-        }
-    }
-    threads.sort();
-    Ok(threads)
-}
-
-/// Their names.
+/// The names of the daemons' threads.
 fn names() -> Result<Vec<String>> {
     Ok(kthreads()?.into_iter().map(|(name, _)| name).collect())
 }

@@ -3,7 +3,7 @@
 //! What a master says, and when: the bytes of both versions of the protocol against what the C module said to the same packets
 //! (`rvs/core/tests/sync_golden.txt`), thresholds, periods, refreshes and retries, templates, and a queue without room.
 //!
-//! Proves checklist items 128 (without sequence data and persistence engines), 129, 130 and, with `sync_backup`, 136.
+//! Proves checklist items 128 (without persistence engines), 129, 130, 132 (the queue) and, with `sync_backup`, 136.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub const SCENARIO: Scenario = Scenario::new(
     &[129, 130],
     run,
 )
-.partly(&[128, 136]);
+.partly(&[128, 132, 136]);
 
 /// What the C module said.
 pub(super) const GOLDEN: &str = include_str!("../../../rvs/core/tests/sync_golden.txt");

@@ -2,6 +2,8 @@
 
 //! Connection synchronisation: the C module's bytes read and written, each rule of what is malformed, when connections are announced
 //! against a model in plain numbers, and what records do.
+//!
+//! Checklist items 128, 129, 130, 135 and 136.
 
 mod fuzzed;
 
