@@ -256,6 +256,11 @@ impl Dest {
         self.id.family
     }
 
+    /// Whether its service is of the other family.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.family() != self.svc.id().family
+    }
+
     /// Address.
     #[inline]
     pub(crate) fn addr(&self) -> &Addr {

@@ -19,6 +19,7 @@
 //! service    virtual services             core/      crate rvs_core: what needs no kernel
 //! dest       real servers                 kernel/    safe abstractions over C interfaces
 //! fullnat    what it has per namespace
+//! sync       what other directors are told, and tell
 //! stats      counters and rates           bindings/  those C interfaces
 //! ```
 //!
@@ -45,6 +46,7 @@ mod os;
 mod refusal;
 mod service;
 mod stats;
+mod sync;
 
 use crate::{
     control::{

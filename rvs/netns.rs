@@ -57,6 +57,7 @@ use crate::{
         Stats,
         Watch, //
     },
+    sync::Sender,
     HZ, //
 };
 use kernel::{
@@ -79,6 +80,7 @@ use rvs_core::{
     },
     table::Limits,
     uapi::{
+        daemon_state,
         ext::event,
         svc_flag,
         FwdMethod,
@@ -158,6 +160,14 @@ pub(crate) struct Config {
     modules: KVec<module::Ref>,
 }
 
+/// What every packet reads, side by side.
+#[repr(C, align(16))]
+struct Front {
+    conns: Once<ConnTable>,
+    /// Which synchronisation daemons run, of `daemon_state`: C `sync_state`.
+    daemons: U32,
+}
+
 /// A network namespace as packets see it.
 #[pin_data]
 pub(crate) struct Netns {
@@ -165,7 +175,7 @@ pub(crate) struct Netns {
     /// Services and real servers.
     pub(crate) services: Services,
     trash: KBox<Trash>,
-    conns: Once<ConnTable>,
+    front: Front,
     fullnat: Once<Arc<Realm>>,
     /// Traffic of all services: C `tot_stats`.
     pub(crate) totals: Stats,
@@ -181,6 +191,10 @@ pub(crate) struct Netns {
     pub(crate) events: Arc<Events>,
     /// What is used of application helpers.
     pub(crate) apps: Arc<Apps>,
+    /// Other directors are told of connections.
+    pub(crate) sender: Arc<Sender>,
+    /// Destinations of another family than their service's, of which other directors cannot be told.
+    mixed_dests: U32,
     conn_limits: Limits,
     #[pin]
     config: Mutex<KBox<Config>>,
@@ -212,11 +226,15 @@ impl Netns {
         let lfactor = Sysctl::first_svc_lfactor(&net);
         let sysctl = Sysctl::init(&net);
         let events = Events::new(&net)?;
+        let sender = Sender::new()?;
         let init = try_pin_init!(Self {
             net,
             services <- Services::new(lfactor),
             trash: Trash::new()?,
-            conns: Once::new(),
+            front: Front {
+                conns: Once::new(),
+                daemons: U32::new(daemon_state::NONE),
+            },
             fullnat: Once::new(),
             totals: Stats::new()?,
             watched_dests: Watch::new(),
@@ -226,6 +244,8 @@ impl Netns {
             defense: Defense::new(),
             events,
             apps: Arc::new(Apps::new(), GFP_KERNEL)?,
+            sender,
+            mixed_dests: U32::new(0),
             conn_limits,
             config <- new_mutex!(Config::new()?, "rvs_config"),
             resizing <- new_mutex!((), "rvs_resizing"),
@@ -250,7 +270,7 @@ impl Netns {
     /// The connections; `None` before the first service.
     #[inline(always)]
     pub(crate) fn conns(&self) -> Option<&ConnTable> {
-        self.conns.get()
+        self.front.conns.get()
     }
 
     /// FullNAT; `None` before the first local address.
@@ -268,13 +288,32 @@ impl Netns {
     /// Whether requests are left alone because this host only stands by: C `sysctl_backup_only()`.
     #[inline(always)]
     pub(crate) fn stands_by(&self) -> bool {
-        self.has_backup_daemon() && self.sysctl.backup_only()
+        self.daemons() & daemon_state::BACKUP != 0 && self.sysctl.backup_only()
     }
 
-    /// Whether connections are taken over from another host. They are not: daemons are refused.
+    /// Whether other directors are told of connections.
     #[inline(always)]
-    const fn has_backup_daemon(&self) -> bool {
-        false
+    pub(crate) fn is_master(&self) -> bool {
+        self.daemons() & daemon_state::MASTER != 0
+    }
+
+    /// The synchronisation daemons that run, of `daemon_state`.
+    #[inline(always)]
+    pub(crate) fn daemons(&self) -> u32 {
+        self.front.daemons.load()
+    }
+
+    /// A daemon runs, or no longer does. Only with the daemons locked.
+    pub(crate) fn set_daemon(&self, state: u32, runs: bool) {
+        let others = self.daemons() & !state;
+        self.front
+            .daemons
+            .store(if runs { others | state } else { others });
+    }
+
+    /// Whether there are destinations of another family than their service's: C `mixed_address_family_dests`.
+    pub(crate) fn has_mixed_dests(&self, _: &mut Config) -> bool {
+        self.mixed_dests.load() != 0
     }
 
     /// Runs `f` with the configuration locked.
@@ -331,6 +370,32 @@ impl Netns {
         rcu::read(|g| self.services.find(id, g).cloned())
     }
 
+    /// The connection table, if there is none yet.
+    #[inline(never)]
+    fn prepare_conns(&self) -> Result<Option<KBox<ConnTable>>> {
+        if self.conns().is_some() {
+            return Ok(None);
+        }
+        let conns = ConnTable::new(
+            &self.net,
+            self.conn_limits,
+            self.sysctl.conn_lfactor(),
+            self.sysctl.conn_counters(),
+            self.events.clone(),
+            self.sender.clone(),
+            self.apps.clone(),
+        )?;
+        Ok(Some(KBox::new(conns, GFP_KERNEL)?))
+    }
+
+    /// Makes the connection table: a backup needs it, services or not.
+    pub(crate) fn make_conns(&self, _: &mut Config) -> Result {
+        if let Some(conns) = self.prepare_conns()? {
+            self.front.conns.set(conns);
+        }
+        Ok(())
+    }
+
     /// Adds a service that is not there: `ip_vs_add_service()`.
     #[inline(never)]
     pub(crate) fn add_service(
@@ -344,20 +409,7 @@ impl Netns {
         if id.family == Family::V6 {
             self.enable_v6_defrag()?;
         }
-        let conns = match self.conns() {
-            Some(_) => None,
-            None => Some(KBox::new(
-                ConnTable::new(
-                    &self.net,
-                    self.conn_limits,
-                    self.sysctl.conn_lfactor(),
-                    self.sysctl.conn_counters(),
-                    self.events.clone(),
-                    self.apps.clone(),
-                )?,
-                GFP_KERNEL,
-            )?),
-        };
+        let conns = self.prepare_conns()?;
         let old = self.trash.find_service(id);
         let returning = match old {
             Some(_) => Some(Service::prepare_return(settings.scheduler)?),
@@ -379,7 +431,7 @@ impl Netns {
         // Nothing fails from here on. A connection table that comes now has no connections, and hooks that are there
         // already find no service.
         if let Some(conns) = conns {
-            self.conns.set(conns);
+            self.front.conns.set(conns);
         }
         if hooks.is_some() {
             *config.hooks.get_mut(id.family) = hooks;
@@ -568,6 +620,9 @@ impl Netns {
             // Its rates go on from where they were.
             self.watch(&dest);
         }
+        if dest.is_mixed() {
+            self.mixed_dests.add(1);
+        }
         self.services.add_server(server, &dest);
         service.publish(prepared);
         self.track_ftp(service, settings);
@@ -662,6 +717,9 @@ impl Netns {
 
     /// Takes a destination out of everything but its service: `__ip_vs_del_dest()`.
     fn retire(&self, dest: &Dest) {
+        if dest.is_mixed() {
+            self.mixed_dests.sub(1);
+        }
         dest.retire();
         self.services.remove_server(dest);
     }

@@ -25,6 +25,7 @@ pub mod scenario;
 pub mod scenarios;
 pub mod serve;
 pub mod sockopt;
+pub mod sync;
 pub mod tap;
 pub mod topo;
 pub mod wait;

@@ -30,7 +30,11 @@ fn addr(text: &str, port: &str) -> Result<SocketAddr> {
 
 /// The connections of a namespace.
 pub fn conns(ns: &Ns) -> Result<Vec<Conn>> {
-    let text = ns.read("/proc/net/ip_vs_conn")?;
+    conns_of(&ns.read("/proc/net/ip_vs_conn")?)
+}
+
+/// The connections that a text of that form lists.
+pub fn conns_of(text: &str) -> Result<Vec<Conn>> {
     text.lines()
         .skip(1)
         .map(|line| {

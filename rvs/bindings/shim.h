@@ -143,13 +143,13 @@ enum {
 
 void rvs_helper_skb_untrack(struct sk_buff *skb);
 bool rvs_helper_ct_confirmed(const struct sk_buff *skb);
+bool rvs_helper_ct_there(const struct sk_buff *skb);
 void rvs_helper_ct_alter_reply(struct sk_buff *skb, bool source, const u32 *addr, __be16 port, bool shifts);
 int rvs_helper_ct_confirm(struct sk_buff *skb);
 void rvs_helper_ct_kill(struct net *net, bool v6, u8 proto, const u32 *caddr, __be16 cport, const u32 *vaddr,
 			__be16 vport);
 bool rvs_helper_ct_track(struct net *net, bool v6);
 void rvs_helper_ct_untrack(struct net *net, bool v6);
-bool rvs_helper_ct_there(const struct sk_buff *skb);
 void rvs_helper_ct_shifted(struct sk_buff *skb, __be32 seq, s32 by);
 
 /* An expected flow as its first packet has it. The answer's address and port come back as its source. */
@@ -192,6 +192,34 @@ void rvs_helper_tcp_reset(struct net *net, bool v6, const u32 *saddr, const u32 
 struct sk_buff *rvs_helper_skb_like(const struct sk_buff *skb, u32 head, const u8 *data, u32 len);
 bool rvs_helper_skb_gap(struct sk_buff *skb, u32 at, u32 n);
 bool rvs_helper_skb_may_grow(struct sk_buff *skb, u32 mtu, u32 n);
+
+/* ---- shim_sync.c ---- */
+
+struct socket;
+struct task_struct;
+struct wait_queue_head;
+
+struct task_struct *rvs_helper_thread_start(int (*func)(void *data), void *data, const char *name);
+void rvs_helper_thread_stop(struct task_struct *task);
+void rvs_helper_bell_init(struct wait_queue_head *bell, const char *name, struct lock_class_key *key);
+void rvs_helper_bell_ring(struct wait_queue_head *bell, u32 *rung);
+void rvs_helper_bell_wait(struct wait_queue_head *bell, u32 *rung, unsigned long timeout);
+void rvs_helper_rtnl_lock(void);
+void rvs_helper_rtnl_unlock(void);
+u32 rvs_helper_device(struct net *net, const char *name, u32 *mtu, __be32 *addr);
+int rvs_helper_udp_open(struct net *net, bool v6, struct socket **sock);
+void rvs_helper_udp_close(struct socket *sock);
+void rvs_helper_udp_multicast(struct socket *sock, u32 ifindex, u8 ttl);
+void rvs_helper_udp_buffer(struct socket *sock, bool send, int bytes);
+void rvs_helper_udp_on_device(struct socket *sock, u32 ifindex);
+int rvs_helper_udp_bind(struct socket *sock, const u32 *addr, u16 port);
+int rvs_helper_udp_connect(struct socket *sock, const u32 *addr, u16 port);
+int rvs_helper_udp_join(struct socket *sock, const u32 *addr, u32 ifindex);
+int rvs_helper_udp_send(struct socket *sock, const void *data, size_t len);
+int rvs_helper_udp_receive(struct socket *sock, void *data, size_t room);
+void rvs_helper_udp_wait_room(struct socket *sock);
+void rvs_helper_udp_wait_data(struct socket *sock);
+unsigned long rvs_helper_free_buffer_pages(void);
 
 /* ---- shim_ctl.c ---- */
 

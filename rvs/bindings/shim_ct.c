@@ -43,6 +43,18 @@ bool rvs_helper_ct_confirmed(const struct sk_buff *skb)
 #endif
 }
 
+/* Whether the packet belongs to an entry at all. */
+bool rvs_helper_ct_there(const struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_NF_CONNTRACK)
+	enum ip_conntrack_info ctinfo;
+
+	return nf_ct_get(skb, &ctinfo) != NULL;
+#else
+	return false;
+#endif
+}
+
 #ifdef CONFIG_IP_VS_NFCT
 static void rvs_ct_alter_reply(struct nf_conn *ct, bool source, const u32 *addr, __be16 port)
 {
@@ -132,18 +144,6 @@ void rvs_helper_ct_untrack(struct net *net, bool v6)
 {
 #ifdef CONFIG_IP_VS_NFCT
 	nf_ct_netns_put(net, v6 ? NFPROTO_IPV6 : NFPROTO_IPV4);
-#endif
-}
-
-/* Whether the packet has an entry. */
-bool rvs_helper_ct_there(const struct sk_buff *skb)
-{
-#ifdef CONFIG_IP_VS_NFCT
-	enum ip_conntrack_info ctinfo;
-
-	return nf_ct_get(skb, &ctinfo);
-#else
-	return false;
 #endif
 }
 

@@ -11,6 +11,7 @@ mod app;
 pub(crate) mod defense;
 mod fullnat;
 mod shown;
+mod sync;
 mod tuple;
 
 pub(crate) use {
@@ -20,6 +21,7 @@ pub(crate) use {
         Seat, //
     },
     shown::Shown,
+    sync::Restore,
     tuple::Tuple, //
 };
 
@@ -67,6 +69,7 @@ use crate::{
         },
         wheel::TICK, //
     },
+    sync::Sender, //
 };
 use kernel::{
     prelude::*,
@@ -87,6 +90,7 @@ use rvs_core::{
         IPPROTO_TCP,
         IPPROTO_UDP, //
     },
+    sync::announce,
     table::{
         self as sizing,
         Limits, //
@@ -116,6 +120,8 @@ const FLAGS: u32 = (1 << STATE_SHIFT) - 1;
 const SHOWN: u32 = (1 << 17) - 1;
 /// A flag of ours: a template whose destination takes no more. C writes 0xffff to its destination port.
 const STALE: u32 = 1 << 23;
+/// A flag of ours: another entry has taken, or takes, the place of one for the same connection.
+const REPLACED: u32 = 1 << 17;
 
 /// How long the end of a connection that controls others is put off.
 const DEFERRED: u32 = DEFERRED_SECS.wrapping_mul(HZ);
@@ -180,8 +186,10 @@ pub(crate) struct Conn {
     timeout: U32,
     /// Packets from the client.
     in_pkts: U32,
-    /// Connections that this one controls: `n_control`.
-    children: U32,
+    /// Connections that this one controls: `n_control`; and what other directors were told last.
+    children: sync::Children,
+    /// Until when other directors know of it: C `sync_endtime`.
+    sync_endtime: U32,
     /// What counts its packets, if it was asked for.
     account: Option<KBox<Account>>,
 }
@@ -233,6 +241,7 @@ pub(crate) enum Way {
 }
 
 impl Conn {
+    #[inline(always)]
     fn new(param: &Param<'_>, counts: bool) -> Result<Self> {
         let flow = param.flow;
         // A tunnel may lead to a real server of the other family, whose address is the destination's only.
@@ -275,7 +284,8 @@ impl Conn {
             status: U32::new(flags),
             timeout: U32::new(param.timeout.unwrap_or(FIRST_TIMEOUT)),
             in_pkts: U32::new(0),
-            children: U32::new(0),
+            children: sync::Children::none(),
+            sync_endtime: U32::new(announce::first_endtime(time::jiffies())),
             account: if counts { Account::new() } else { None },
         })
     }
@@ -509,11 +519,12 @@ impl Conn {
         self.children.load() != 0
     }
 
-    /// When the end of a connection that controls others comes instead of now.
-    fn put_off(&self, now: u32) -> Option<u32> {
+    /// When the end of a connection that controls others comes instead of now. Other directors are told.
+    fn put_off(&self, now: u32, home: &Home) -> Option<u32> {
         // As in C the connection keeps the shorter timeout.
         self.has_children().then(|| {
             self.timeout.store(DEFERRED);
+            home.sender.offer_deferred(self);
             now.wrapping_add(DEFERRED)
         })
     }
@@ -672,6 +683,7 @@ pub(crate) struct Home {
     /// When the namespace goes its conntrack entries go without our help.
     net: WhileOpen,
     events: Arc<Events>,
+    sender: Arc<Sender>,
     apps: Arc<Apps>,
     /// How many wait for their client's port, IPv4 and IPv6: C `no_cport_conns`.
     waiting: [I32; 2],
@@ -712,8 +724,8 @@ impl Entry for Conn {
         &CACHE
     }
 
-    fn postpone(&self, now: u32) -> Option<u32> {
-        let later = self.put_off(now);
+    fn postpone(&self, now: u32, home: &Home) -> Option<u32> {
+        let later = self.put_off(now, home);
         if let (None, Some(full)) = (later, self.fullnat()) {
             full.set_expired();
         }
@@ -722,11 +734,15 @@ impl Entry for Conn {
 
     fn enters(&self, home: &Home) {
         self.app_enters(home);
-        home.events.conn(event::NEW, self);
+        let is_new = self.status.load() & REPLACED == 0;
+        let kind = if is_new { event::NEW } else { event::CHANGED };
+        home.events.conn(kind, self);
     }
 
     fn leaves(&self, home: &Home) {
-        home.events.conn(event::DELETED, self);
+        if self.status.load() & REPLACED == 0 {
+            home.events.conn(event::DELETED, self);
+        }
     }
 
     fn left(&self, home: &Home) {
@@ -794,7 +810,7 @@ pub(crate) struct ConnTable {
 }
 
 impl ConnTable {
-    /// Makes a table of the least size, whose changes `events` is told. `lfactor` is `conn_lfactor`, `counting`
+    /// Makes a table of the least size, whose changes `events` and `sender` are told. `lfactor` is `conn_lfactor`, `counting`
     /// `rvs_conn_counters`. May sleep.
     pub(crate) fn new(
         net: &Handle,
@@ -802,12 +818,14 @@ impl ConnTable {
         lfactor: i32,
         counting: bool,
         events: Arc<Events>,
+        sender: Arc<Sender>,
         apps: Arc<Apps>,
     ) -> Result<Self> {
         const BITS: u32 = sizing::CONN_MIN_BITS;
         let home = Home {
             net: WhileOpen::new(net),
             events,
+            sender,
             apps,
             waiting: [const { I32::new(0) }; 2],
         };
@@ -971,7 +989,7 @@ impl ConnTable {
     /// Ends a connection now, unless it controls others: C `ip_vs_conn_expire_now()`.
     #[cold]
     pub(crate) fn end(&self, conn: Ref<'_, Conn>, g: &Held) {
-        match conn.put_off(time::jiffies()) {
+        match conn.put_off(time::jiffies(), self.table.home()) {
             Some(later) => conn.defer(later),
             None => {
                 self.table.remove(conn, g);
@@ -985,7 +1003,7 @@ impl ConnTable {
         let mut at = conn;
         // A data connection, its control connection, the template of that: there is no longer chain.
         for _ in 0..3 {
-            if let Some(later) = at.put_off(time::jiffies()) {
+            if let Some(later) = at.put_off(time::jiffies(), self.table.home()) {
                 return at.defer(later);
             }
             if !self.table.remove(at, g) {

@@ -29,9 +29,14 @@ use crate::{
         rcu::Held,
         work::Job, //
     },
+    refusal::Refusal,
     service::{
         lblc,
         trash::SWEEP, //
+    },
+    sync::{
+        Config,
+        Daemons, //
     },
     HZ, //
 };
@@ -54,6 +59,8 @@ static ID: Id = Id::new();
 pub(crate) struct Control {
     _sysctl: sysctl::Files,
     _proc: KBox<proc::Files>,
+    /// Stopped in `pre_exit()`.
+    daemons: Arc<Daemons>,
     estimator: Job<Netns>,
     keeper: Job<Netns>,
     reaper: Job<Netns>,
@@ -67,6 +74,24 @@ impl Control {
     /// The namespace as packets see it.
     pub(crate) fn netns(&self) -> &Arc<Netns> {
         &self.netns.0
+    }
+
+    /// The synchronisation daemons.
+    fn daemons(&self) -> &Daemons {
+        &self.daemons
+    }
+
+    /// Starts a daemon, and the work that connections need: see [`Daemons::start()`].
+    fn start_daemon(
+        &self,
+        state: u32,
+        config: Config,
+        checks_families: bool,
+    ) -> Result<(), Refusal> {
+        self.daemons.start(state, config, checks_families)?;
+        self.sizer.start(1);
+        self.keeper.start(1);
+        Ok(())
     }
 
     /// Removes all services.
@@ -170,6 +195,7 @@ impl PerNet for Control {
         let init = try_init!(Self {
             _proc: proc::Files::new(&netns)?,
             _sysctl: sysctl::Files::new(&netns, &sizer)?,
+            daemons: Daemons::new(netns.clone())?,
             estimator: job(&netns, estimate)?,
             keeper: job(&netns, keep)?,
             reaper: job(&netns, reap)?,
@@ -183,6 +209,7 @@ impl PerNet for Control {
 
     fn pre_exit(&self) {
         self.netns().stop_hooks();
+        self.daemons.stop_all();
     }
 
     fn device_down(&self, g: &Held) {

@@ -36,6 +36,7 @@ use crate::{
         Service, //
     },
     stats::Stats,
+    sync::Config,
     HZ, //
 };
 use core::ops::Range;
@@ -64,6 +65,7 @@ use rvs_core::{
     timeout::OutOfRange,
     uapi::{
         conn_flag,
+        daemon_state,
         so_get,
         so_set,
         sockopt::{
@@ -117,10 +119,10 @@ impl Handler for Options {
                 Ok(())
             }
             so_set::TIMEOUT => set_timeouts(control, &TimeoutUser::from_bytes(&request.read()?)),
-            so_set::STARTDAEMON => start_daemon(&DaemonUser::from_bytes(&request.read()?)),
+            so_set::STARTDAEMON => start_daemon(control, &DaemonUser::from_bytes(&request.read()?)),
             so_set::STOPDAEMON => {
-                request.read::<{ DaemonUser::LEN }>()?;
-                Err(EOPNOTSUPP)
+                let user = DaemonUser::from_bytes(&request.read()?);
+                control.daemons().stop(user.state as u32).map_err(errno)
             }
             _ => Err(EINVAL),
         }
@@ -135,7 +137,7 @@ impl Handler for Options {
             so_get::SERVICE => get_service(control, request),
             so_get::DESTS => get_dests(control, request),
             so_get::TIMEOUT => get_timeouts(control, request),
-            so_get::DAEMON => get_daemons(request),
+            so_get::DAEMON => get_daemons(control, request),
             _ => Err(EINVAL),
         }
     }
@@ -312,12 +314,23 @@ fn set_timeouts(control: &Control, user: &TimeoutUser) -> Result {
     Ok(())
 }
 
-/// STARTDAEMON: there are no sync daemons yet.
-fn start_daemon(user: &DaemonUser) -> Result {
-    match text(&user.mcast_ifn) {
-        None | Some(b"") => Err(EINVAL),
-        Some(_) => Err(EOPNOTSUPP),
+/// STARTDAEMON. Here nobody asks whether there are destinations of another family, as in C.
+fn start_daemon(control: &Control, user: &DaemonUser) -> Result {
+    // One that has no end, or nothing before it, is none.
+    if text(&user.mcast_ifn).is_none_or(<[u8]>::is_empty) {
+        return Err(EINVAL);
     }
+    let config = Config {
+        ifname: user.mcast_ifn,
+        syncid: user.syncid as u32,
+        maxlen: 0,
+        group: None,
+        port: 0,
+        ttl: 0,
+    };
+    control
+        .start_daemon(user.state as u32, config, false)
+        .map_err(errno)
 }
 
 /// VERSION: a text.
@@ -435,12 +448,29 @@ fn get_timeouts(control: &Control, request: &mut Get<'_>) -> Result {
     request.write(0, &user.to_bytes())
 }
 
-/// DAEMON: none runs.
-fn get_daemons(request: &mut Get<'_>) -> Result {
+/// DAEMON: first the master, then the backup; zeros for one that does not run.
+#[inline(never)]
+fn get_daemons(control: &Control, request: &mut Get<'_>) -> Result {
     const BOTH: usize = 2 * DaemonUser::LEN;
 
     request.read::<BOTH>()?;
-    request.write(0, &[0; BOTH])
+    let mut users = [[0; DaemonUser::LEN]; 2];
+    control.daemons().each(|state, config| {
+        let user = DaemonUser {
+            state: state as i32,
+            mcast_ifn: config.ifname,
+            syncid: config.syncid as i32,
+        };
+        let [master, backup] = &mut users;
+        let place = if state == daemon_state::MASTER {
+            master
+        } else {
+            backup
+        };
+        *place = user.to_bytes();
+    });
+    request.write(0, &users[0])?;
+    request.write(DaemonUser::LEN, &users[1])
 }
 
 fn stats_of(stats: &Stats) -> StatsUser {

@@ -13,6 +13,8 @@ use crate::{
         cpu,
         net::Net,
         sysctl::{
+            Long,
+            Pair,
             Registration,
             Text,
             Var,
@@ -288,6 +290,28 @@ macro_rules! any {
     };
 }
 
+/// A row for a number of the synchronisation daemons.
+macro_rules! sync {
+    ($name:literal, $field:ident, $range:expr) => {
+        sync!($name, $field, $range, host_only: false)
+    };
+    ($name:literal, $field:ident, $range:expr, host_only: $host_only:literal) => {
+        Var {
+            name: $name,
+            host_only: $host_only,
+            get: |knobs| knobs.netns.sender.settings.$field.load(),
+            set: |knobs, value, _| {
+                if !$range.contains(&value) {
+                    return Err(EINVAL);
+                }
+                knobs.netns.sender.settings.$field.store(value);
+                Ok(())
+            },
+            unset: None,
+        }
+    };
+}
+
 /// A row for a mode of the defense: C `proc_do_defense_mode()`.
 macro_rules! mode {
     ($name:literal, $field:ident) => {
@@ -316,6 +340,28 @@ static VARS: &[Var<Reach>] = &[
     mode!(c"drop_packet", drop_packet),
     mode!(c"secure_tcp", secure_tcp),
     any!(c"snat_reroute", snat_reroute),
+    sync!(c"sync_version", version, 0..=1),
+    Var {
+        name: c"sync_ports",
+        host_only: false,
+        get: |knobs| knobs.netns.sender.settings.ports.load(),
+        set: set_sync_ports,
+        unset: None,
+    },
+    sync!(c"sync_persist_mode", persist_mode, c_int::MIN..=c_int::MAX),
+    sync!(c"sync_sock_size", sock_size, c_int::MIN..=c_int::MAX, host_only: true),
+    Var {
+        name: c"sync_refresh_period",
+        host_only: false,
+        get: |knobs| knobs.netns.sender.settings.refresh_period.load() / HZ.get() as i32,
+        set: |knobs, value, _| {
+            let jiffies = value.checked_mul(HZ.get() as i32).ok_or(EINVAL)?;
+            knobs.netns.sender.settings.refresh_period.store(jiffies);
+            Ok(())
+        },
+        unset: None,
+    },
+    sync!(c"sync_retries", retries, 0..=3),
     any!(c"cache_bypass", cache_bypass),
     any!(c"expire_nodest_conn", expire_nodest_conn),
     any!(c"sloppy_tcp", sloppy_tcp),
@@ -350,6 +396,20 @@ static VARS: &[Var<Reach>] = &[
         unset: None,
     },
 ];
+
+/// Those of the synchronisation daemons that are more than one number, or a larger one.
+static SYNC_LONGS: &[Long<Reach>] = &[Long {
+    name: c"sync_qlen_max",
+    host_only: true,
+    get: |knobs| knobs.netns.sender.settings.qlen_max.load(),
+    set: |knobs, value| knobs.netns.sender.settings.qlen_max.store(value),
+}];
+
+static SYNC_PAIRS: &[Pair<Reach>] = &[Pair {
+    name: c"sync_threshold",
+    get: |knobs| knobs.netns.sender.settings.thresholds(),
+    set: |knobs, values| knobs.netns.sender.settings.set_thresholds(values),
+}];
 
 /// Those that are text.
 static TEXTS: &[Text<Reach>] = &[Text {
@@ -425,6 +485,16 @@ fn set_conn_max(knobs: &Reach, value: c_int, writer: &Writer) -> Result {
         }
         Ok(())
     })
+}
+
+/// C `proc_do_sync_ports()`.
+fn set_sync_ports(knobs: &Reach, value: c_int, _: &Writer) -> Result {
+    let ports = &knobs.netns.sender.settings.ports;
+    if value != ports.load() && (value < 1 || !value.unsigned_abs().is_power_of_two()) {
+        return Err(EINVAL);
+    }
+    ports.store(value);
+    Ok(())
 }
 
 fn set_mode(knobs: &Reach, mode: &I32, value: c_int) -> Result {
@@ -509,6 +579,7 @@ pub(crate) struct Reach {
 pub(crate) struct Files {
     _files: Registration<Reach>,
     _extra_files: Registration<Reach>,
+    _sync_files: Registration<Reach>,
     _cache_files: Option<Registration<Reach>>,
     _conntrack_files: Option<Registration<Reach>>,
 }
@@ -538,6 +609,13 @@ impl Files {
                 None
             },
             _extra_files: files(EXTRA_VARS, &[], knobs.clone())?,
+            _sync_files: Registration::wide(
+                netns.net(),
+                c"net/ipv4/vs",
+                SYNC_LONGS,
+                SYNC_PAIRS,
+                knobs.clone(),
+            )?,
             _files: files(VARS, TEXTS, knobs)?,
         })
     }

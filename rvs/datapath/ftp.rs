@@ -114,7 +114,7 @@ pub(super) fn reply<const V6: bool>(
                 port: waiting.vport(),
             };
             let text = Text::new(mode, &at);
-            let tracked = skb.is_tracked();
+            let tracked = skb.has_track();
             let range =
                 payload.checked_add(said.range.start)?..payload.checked_add(said.range.end)?;
             if tracked && !rewrite(skb, iph, family, range, text.bytes()) {

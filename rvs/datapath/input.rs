@@ -196,7 +196,11 @@ fn forward<'a, const V6: bool>(
 ) -> Verdict<'a> {
     account(ctx, &skb, conn);
     state::advance(ctx.netns, conns, &skb, iph, conn, false);
-    conn.count_packet();
+    if ctx.netns.is_master() {
+        ctx.netns.sender.packet(conn.get(), ctx.g);
+    } else {
+        conn.count_packet();
+    }
     xmit::send::<V6>(ctx, skb, iph, conn, facts)
 }
 

@@ -35,6 +35,11 @@ macro_rules! word {
                 unsafe { self.0.as_ptr().read_volatile() }
             }
 
+            /// The word, for C, which must access it as this type does.
+            pub(super) fn as_ptr(&self) -> *mut $ty {
+                self.0.as_ptr()
+            }
+
             /// Writes the word: `WRITE_ONCE()`.
             #[inline(always)]
             pub(crate) fn store(&self, v: $ty) {

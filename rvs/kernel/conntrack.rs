@@ -153,12 +153,6 @@ unsafe extern "C" fn expected<T: Expects>(
 }
 
 impl Skb<'_> {
-    /// Whether the packet has an entry.
-    pub(crate) fn is_tracked(&self) -> bool {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::rvs_helper_ct_there(self.as_ptr()) }
-    }
-
     /// The payload of this TCP packet, with the number `seq` (memory order), has become longer by `by` bytes: the numbers of
     /// packets to come follow, and netfilter puts them right on both ways. `nf_ct_seqadj_set()`
     pub(crate) fn shifted(&mut self, seq: u32, by: i32) {
@@ -192,6 +186,12 @@ impl Skb<'_> {
     pub(crate) fn is_of_old_track(&self) -> bool {
         // SAFETY: By the type invariant.
         unsafe { bindings::rvs_helper_ct_confirmed(self.as_ptr()) }
+    }
+
+    /// Whether the packet belongs to an entry: `nf_ct_get()`.
+    pub(crate) fn has_track(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::rvs_helper_ct_there(self.as_ptr()) }
     }
 
     /// Says where replies to this packet will come from (`source`) or go to, if it is the first of its flow:

@@ -37,6 +37,11 @@ impl Rule {
         Self::new(bindings::NLA_BINARY, len)
     }
 
+    /// At least `len` bytes.
+    pub(crate) const fn at_least(len: u16) -> Self {
+        Self::new(bindings::NLA_UNSPEC, len)
+    }
+
     /// A string of at most `len` bytes and a terminating zero.
     pub(crate) const fn string(len: u16) -> Self {
         Self::new(bindings::NLA_NUL_STRING, len)

@@ -180,6 +180,12 @@ impl<T: Send + Sync + 'static> RcuCell<T> {
         unsafe { raw.as_ref() }.map(|inner| &inner.value)
     }
 
+    /// Whether there is no value just now.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ptr.load() == 0
+    }
+
     /// Publishes `value` (`rcu_replace_pointer()`) and drops the old one after a grace period, in softirq context.
     pub(crate) fn replace(&self, value: Option<RcuBox<T>>) {
         drop(self.swap(value))

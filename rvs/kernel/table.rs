@@ -82,7 +82,7 @@ pub(crate) trait Entry: Send + Sync + Sized + 'static {
     fn cache() -> &'static Cache<Node<Self>>;
 
     /// Asks, when the deadline is over at `now`, for another one. Runs under a lock with bottom halves off.
-    fn postpone(&self, _now: u32) -> Option<u32> {
+    fn postpone(&self, _now: u32, _home: &Self::Home) -> Option<u32> {
         None
     }
 

@@ -261,7 +261,7 @@ impl<T: Entry> Wheel<T> {
                         continue;
                     }
                     if (now.wrapping_sub(entry.deadline.load()) as i32) >= 0 {
-                        match entry.value().postpone(now) {
+                        match entry.value().postpone(now, table.home()) {
                             Some(later) => entry.deadline.store(later),
                             None => {
                                 if entry.claim() {

@@ -17,6 +17,7 @@ use crate::pkt::{Pkt, ACK, FIN, RST, SYN, TCP};
 use crate::rig::{Rig, Side};
 use crate::scenario::{Cx, Peer, Scenario};
 use crate::sockopt::{self, set};
+use crate::sync::{datagram_v1, Backup, Link, Record, DIRECT, ESTABLISHED, FIN_WAIT};
 use crate::topo::{at, Family};
 use crate::wait::{slow, until_true};
 
@@ -32,6 +33,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 fn run(_cx: &Cx) -> Result<()> {
     configuration()?;
     connections()?;
+    taken_over()?;
     isolation()?;
     pressure()
 }
@@ -258,6 +260,59 @@ fn connections() -> Result<()> {
     ];
     ensure!(
         told.iter().map(|(k, t, s)| (*k, *t, s.as_str())).eq(want),
+        "{told:?}, expected {want:?}"
+    );
+    Ok(())
+}
+
+/// Connections of another director: one that gets its destination late was there before, and is there afterwards.
+fn taken_over() -> Result<()> {
+    let rig = Rig::new()?;
+    let ns = &rig.topo.director;
+    let link = Link::new(ns)?;
+    let backup = Backup::start(ns, &link, "")?;
+    let listener = Listener::new(ns, group::CONNS)?;
+    let (vip, client) = (at(Family::V4.vip(), 80), at(Family::V4.raw_client(1), 4000));
+    let (one, two) = (
+        at(Family::V4.raw_rs(1), 8080),
+        at(Family::V4.raw_rs(2), 8080),
+    );
+    // What else is said is of another service.
+    let mut told: Vec<(u8, String, SocketAddr)> = Vec::new();
+    let mut say = |dest, method, state, count: usize| -> Result<()> {
+        let record = Record::new(TCP, client, vip, dest, method, state);
+        backup.say(&[datagram_v1(0, &[record.v1()])])?;
+        let before = told.len();
+        until_true("events", 10.0, || {
+            for event in listener.all()?.0 {
+                let conn = event.conn()?;
+                if conn.vip == vip {
+                    told.push((event.kind, conn.state_name, conn.dest));
+                }
+            }
+            Ok(told.len() >= before + count)
+        })
+    };
+    say(one, DIRECT, ESTABLISHED, 1)?;
+    say(one, DIRECT, FIN_WAIT, 1)?;
+    rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
+    for dest in [one, two] {
+        rig.ipvsadm(&format!("-a -t {vip} -r {dest} -m"))?;
+    }
+    say(one, DIRECT, FIN_WAIT, 1)?;
+    say(one, DIRECT, FIN_WAIT, 0)?;
+    say(two, DIRECT, ESTABLISHED, 2)?;
+    let want = [
+        (event::NEW, "ESTABLISHED", one),
+        (event::CHANGED, "FIN_WAIT", one),
+        (event::CHANGED, "FIN_WAIT", one),
+        (event::DELETED, "FIN_WAIT", one),
+        (event::NEW, "ESTABLISHED", two),
+    ];
+    ensure!(
+        told.iter()
+            .map(|(kind, state, dest)| (*kind, state.as_str(), *dest))
+            .eq(want),
         "{told:?}, expected {want:?}"
     );
     Ok(())

@@ -18,7 +18,7 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::ftp::{Client, Data, Server};
 use crate::fullnat;
 use crate::genl::Attrs;
-use crate::ipvs::{cmd, dest_full, for_dest, for_svc, svc_full, svc_id, Ipvs};
+use crate::ipvs::{cmd, dest_full, for_dest, for_svc, svc_full, svc_id, top, Ipvs};
 use crate::pkt::{TCP, UDP};
 use crate::proc;
 use crate::rig::one_cpu;
@@ -91,6 +91,10 @@ fn run(cx: &Cx) -> Result<()> {
                 connections(&topo, family, true).with_context(|| format!("{family:?}, FullNAT"))?;
             }
         }
+        // C does not acknowledge the end of a daemon whose thread has not run yet.
+        if cx.peer == Peer::Rvs {
+            daemons(&topo).context("daemons")?;
+        }
         Ok(())
     })
 }
@@ -123,7 +127,8 @@ impl Change<'_> {
             match reply.as_ref().map(|r| r.errno) {
                 // It did without what failed.
                 Ok(0) => check(true).with_context(|| format!("{what}, done without {n}"))?,
-                Ok(libc::ENOMEM | libc::ENOBUFS) => {
+                // The last one is what a socket says for which there is no memory.
+                Ok(libc::ENOMEM | libc::ENOBUFS | libc::ENFILE) => {
                     check(false).with_context(|| format!("{what}, allocation {n} failed"))?;
                     continue;
                 }
@@ -332,6 +337,51 @@ fn ftp(topo: &Topo, family: Family) -> Result<()> {
     client.echo("all is well")?;
     drop((client, server));
     topo.ipvsadm(&format!("-D -t {vip}")).map(drop)
+}
+
+/// Synchronisation daemons come and go, and are told of connections.
+fn daemons(topo: &Topo) -> Result<()> {
+    let ipvs = Ipvs::open(&topo.director)?;
+    let group6: std::net::Ipv6Addr = "ff05::8848".parse()?;
+    let running =
+        || -> Result<usize> { Ok(ipvs.dump(cmd::GET_DAEMON, &Attrs::new())?.ok()?.msgs.len()) };
+    topo.director.set_sysctl("net.ipv4.vs.sync_ports", 2)?;
+    for is_six in [false, true] {
+        for state in [1, 2] {
+            let nest = Attrs::new().u32(1, state).text(2, "c0").u32(3, 1);
+            let nest = if is_six {
+                nest.put(6, &group6.octets())
+            } else {
+                nest
+            };
+            let attrs = Attrs::new().nest(top::DAEMON, &nest);
+            for (cmd, undo, there, not) in [
+                (cmd::NEW_DAEMON, cmd::DEL_DAEMON, 1, 0),
+                (cmd::DEL_DAEMON, cmd::NEW_DAEMON, 0, 1),
+            ] {
+                let change = Change {
+                    what: format!("command {cmd}, state {state}, IPv6 {is_six}"),
+                    cmd,
+                    attrs: &attrs,
+                    undo: Some((undo, &attrs)),
+                };
+                change.play(&ipvs, |done| {
+                    let now = running()?;
+                    ensure!(now == if done { there } else { not }, "{now} daemons");
+                    Ok(())
+                })?;
+            }
+        }
+    }
+    // Each packet is announced, or what there is to say is lost.
+    topo.director
+        .set_sysctl("net.ipv4.vs.sync_threshold", "0 1")?;
+    topo.ipvsadm("--start-daemon master --mcast-interface c0")?;
+    for family in Family::BOTH {
+        connections(topo, family, false).with_context(|| format!("{family:?}"))?;
+    }
+    topo.ipvsadm("--stop-daemon master")?;
+    Ok(())
 }
 
 /// A new connection, by NAT or FullNAT.

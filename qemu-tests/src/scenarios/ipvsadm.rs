@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Each command of ipvsadm, and what it has done as netlink shows it: services of every kind, destinations by every method,
-//! listings, counters, timeouts, saving and restoring. The synchronisation daemon is C's alone: rvs says that it has none, and
-//! all else goes on.
+//! listings, counters, timeouts, saving and restoring, daemons.
 //!
-//! Proves checklist items 20 and 14 (how it is refused). The same without netlink: `sockopt_ipvsadm`; a thousand services:
+//! Proves checklist items 20 and 14 (with `sync_daemon`). The same without netlink: `sockopt_ipvsadm`; a thousand services:
 //! `save_restore`.
 
 use std::net::SocketAddr;
@@ -15,7 +14,7 @@ use crate::genl::{Attrs, Reply};
 use crate::ipvs::{cmd, for_svc, svc, svc_id, top, Dest, Ipvs, Service};
 use crate::pkt::{Pkt, SYN, TCP, UDP};
 use crate::rig::Rig;
-use crate::scenario::{Cx, Peer, Scenario};
+use crate::scenario::{Cx, Scenario};
 use crate::topo::{at, Family};
 use crate::wait::until_true;
 
@@ -24,14 +23,14 @@ pub const SCENARIO: Scenario =
 
 const SCTP: u8 = 132;
 
-fn run(cx: &Cx) -> Result<()> {
+fn run(_cx: &Cx) -> Result<()> {
     for family in Family::BOTH {
         services(family).with_context(|| format!("services, {family:?}"))?;
         destinations(family).with_context(|| format!("destinations, {family:?}"))?;
     }
     listings()?;
     save_and_restore()?;
-    daemons(cx.peer)
+    daemons()
 }
 
 /// What ipvsadm says when it fails.
@@ -281,7 +280,7 @@ fn save_and_restore() -> Result<()> {
     Ok(())
 }
 
-fn daemons(peer: Peer) -> Result<()> {
+fn daemons() -> Result<()> {
     let rig = Rig::new()?;
     let vip = at(Family::V4.vip(), 80);
     rig.ipvsadm(&format!("-A -t {vip} -s rr"))?;
@@ -290,36 +289,28 @@ fn daemons(peer: Peer) -> Result<()> {
         at(Family::V4.raw_rs(1), 80)
     ))?;
     let start = "--mcast-interface s1 --syncid 3";
-    match peer {
-        Peer::C => {
-            for state in ["master", "backup"] {
-                rig.ipvsadm(&format!("--start-daemon {state} {start}"))?;
-                refused(&rig, &format!("--start-daemon {state} {start}"))?;
-            }
-            let text = rig.ipvsadm("-L --daemon")?;
-            for state in ["master", "backup"] {
-                let want = format!("{state} sync daemon (mcast=s1, syncid=3, maxlen=");
-                ensure!(text.contains(&want), "{text}");
-            }
-            for state in ["master", "backup"] {
-                rig.ipvsadm(&format!("--stop-daemon {state}"))?;
-                refused(&rig, &format!("--stop-daemon {state}"))?;
-            }
-        }
-        Peer::Rvs => {
-            for state in ["master", "backup"] {
-                for args in [
-                    format!("--start-daemon {state} {start}"),
-                    format!("--start-daemon {state} {start} --sync-maxlen 1400 --mcast-group 224.0.0.99 --mcast-port 9000 --mcast-ttl 2"),
-                    format!("--stop-daemon {state}"),
-                ] {
-                    let said = refused(&rig, &args)?;
-                    println!("{args}: {}", said.trim());
-                    ensure!(said.contains("not supported"), "{args}: {said}");
-                }
-            }
-        }
+    let more = "--sync-maxlen 1400 --mcast-group 224.0.0.99 --mcast-port 9000 --mcast-ttl 2";
+    rig.ipvsadm(&format!("--start-daemon master {start}"))?;
+    rig.ipvsadm(&format!("--start-daemon backup {start} {more}"))?;
+    for state in ["master", "backup"] {
+        refused(&rig, &format!("--start-daemon {state} {start}"))?;
     }
+    let text = rig.ipvsadm("-L --daemon")?;
+    let want = "master sync daemon (mcast=s1, syncid=3, maxlen=1472, group=224.0.0.81, port=8848, ttl=1)\n\
+                backup sync daemon (mcast=s1, syncid=3, maxlen=1400, group=224.0.0.99, port=9000, ttl=2)\n";
+    ensure!(text == want, "{text}");
+    for state in ["master", "backup"] {
+        rig.ipvsadm(&format!("--stop-daemon {state}"))?;
+        refused(&rig, &format!("--stop-daemon {state}"))?;
+    }
+    let six = "--mcast-group ff05::8848 --mcast-interface s1";
+    rig.ipvsadm(&format!("--start-daemon backup {six}"))?;
+    let text = rig.ipvsadm("-L --daemon")?;
+    ensure!(
+        text == "backup sync daemon (mcast=s1, syncid=0, maxlen=1452, group=ff05::8848, port=8848, ttl=1)\n",
+        "{text}"
+    );
+    rig.ipvsadm("--stop-daemon backup")?;
     let text = rig.ipvsadm("-L --daemon")?;
     ensure!(text.is_empty(), "{text}");
     // All else goes on.

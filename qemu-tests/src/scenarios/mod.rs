@@ -130,6 +130,14 @@ mod sockopt_set;
 mod stats;
 mod storm;
 mod stress;
+mod sync_backup;
+mod sync_churn;
+mod sync_daemon;
+mod sync_hostile;
+mod sync_master;
+mod sync_pair;
+mod sync_send;
+mod sync_stress;
 mod sysctls;
 mod tcp_scheduling;
 mod tcp_states;
@@ -260,6 +268,14 @@ pub static ALL: &[&Scenario] = &[
     &proc_status::SCENARIO,
     &sysctls::SCENARIO,
     &netns::SCENARIO,
+    &sync_daemon::SCENARIO,
+    &sync_master::SCENARIO,
+    &sync_backup::SCENARIO,
+    &sync_send::SCENARIO,
+    &sync_pair::SCENARIO,
+    &sync_hostile::SCENARIO,
+    &sync_stress::SCENARIO,
+    &sync_churn::SCENARIO,
     &conn_max::SCENARIO,
     &resize::SCENARIO,
     &flush_traffic::SCENARIO,

@@ -3,7 +3,7 @@
 //! Namespaces are independent: services, connections, counters, settings, tables; and one goes away
 //! with services and connections alive.
 //!
-//! Proves checklist items 30 and 38 (without daemons).
+//! Proves checklist items 30 and 38 (without daemons: `sync_daemon`).
 
 use anyhow::{ensure, Result};
 

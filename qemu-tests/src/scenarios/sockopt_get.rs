@@ -3,7 +3,7 @@
 //! The socket options that show something: lengths, errnos, the structures field by field against
 //! what netlink shows, and lists of thousands.
 //!
-//! Proves checklist item 16 (while no daemon runs).
+//! Proves checklist item 16 (while no daemon runs: `sync_daemon`).
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

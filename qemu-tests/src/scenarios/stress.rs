@@ -31,7 +31,7 @@ pub const SCENARIO: Scenario = Scenario::new(
 .partly(&[38])
 .timeout(90.0);
 
-fn configure(rig: &Rig, rng: &mut Rng) -> Result<()> {
+pub(super) fn configure(rig: &Rig, rng: &mut Rng) -> Result<()> {
     let ipvs = Ipvs::open(&rig.topo.director)?;
     for _ in 0..20 {
         let family = Family::BOTH[rng.below(2)];
@@ -82,7 +82,7 @@ fn list(rig: &Rig, rng: &mut Rng) -> Result<()> {
     rig.ipvsadm("-Ln --stats").map(drop)
 }
 
-fn packets(rig: &Rig, rng: &mut Rng) -> Result<()> {
+pub(super) fn packets(rig: &Rig, rng: &mut Rng) -> Result<()> {
     for _ in 0..200 {
         let family = Family::BOTH[rng.below(2)];
         let vip = at(family.vip(), 1000 + rng.below(4) as u16);
@@ -106,7 +106,7 @@ fn packets(rig: &Rig, rng: &mut Rng) -> Result<()> {
 
 /// Whether netlink, the files and the old socket options show the same, and destinations count the connections that
 /// there are. Connections end meanwhile, so that it may take more than one look.
-fn agree(rig: &Rig, ipvs: &Ipvs) -> Result<()> {
+pub(super) fn agree(rig: &Rig, ipvs: &Ipvs) -> Result<()> {
     let ns = &rig.topo.director;
     let services = ipvs.services()?;
     let text = ns.read("/proc/net/ip_vs")?;

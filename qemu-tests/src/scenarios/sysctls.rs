@@ -3,10 +3,7 @@
 //! The sysctls under net.ipv4.vs: which there are, modes, defaults, ranges; other namespaces and
 //! other users.
 //!
-//! The C module must have them all, rvs all but the synchronisation daemon's: a setting that does nothing is worse than
-//! none.
-//!
-//! Proves checklist items 27, 28 (both without the daemon's) and 30 (settings).
+//! Proves checklist items 27, 28 and 30 (settings).
 
 use std::collections::BTreeMap;
 
@@ -167,11 +164,6 @@ const ALL: &[Sysctl] = &[
     },
 ];
 
-/// What only C must have: the synchronisation daemon's.
-fn is_daemons(name: &str) -> bool {
-    name.starts_with("sync_")
-}
-
 /// Those of lblc and lblcr, which `sched_lblc` and `sched_lblcr` look into.
 fn is_lblc(name: &str) -> bool {
     name == "lblc_expiration" || name == "lblcr_expiration"
@@ -206,7 +198,7 @@ fn run(cx: &Cx) -> Result<()> {
         }
     }
     for s in ALL {
-        if !there.contains_key(s.name) && (cx.peer == Peer::C || !is_daemons(s.name)) {
+        if !there.contains_key(s.name) {
             bail!("{} is missing", s.name);
         }
     }

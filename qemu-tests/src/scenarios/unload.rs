@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Unloading: refused while there are services, clean as soon as there are none, with connections
+//! Unloading: refused while there are services or synchronisation daemons, clean as soon as there are none, with connections
 //! alive and packets under way.
 //!
 //! Proves checklist item 39.
@@ -66,6 +66,9 @@ fn run(cx: &Cx) -> Result<()> {
             }
             Ok(())
         };
+        for state in ["master", "backup"] {
+            rig.ipvsadm(&format!("--start-daemon {state} --mcast-interface c0"))?;
+        }
         send(0, 100)?;
         ensure!(
             modules::run("rmmod", &[name]).is_err(),
@@ -74,6 +77,13 @@ fn run(cx: &Cx) -> Result<()> {
         serve::ask(&stream, "still there")?;
         rig.ipvsadm("-C")?;
         free()?;
+        for state in ["master", "backup"] {
+            ensure!(
+                modules::run("rmmod", &[name]).is_err(),
+                "{name} was unloaded with a {state}"
+            );
+            rig.ipvsadm(&format!("--stop-daemon {state}"))?;
+        }
         // Traffic of this moment, from another thread.
         std::thread::scope(|s| -> Result<()> {
             let traffic = s.spawn(|| send(1000 * (round + 1), 300));

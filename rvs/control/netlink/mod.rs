@@ -6,6 +6,7 @@
 //! dumps); beyond that each refusal has a text.
 
 mod conns;
+mod daemon;
 pub(crate) mod events;
 mod fill;
 mod local;
@@ -57,6 +58,7 @@ use parse::Parser;
 use rvs_core::uapi::{
     attr,
     cmd,
+    daemon_state,
     ext,
     info_attr,
     VERSION_CODE, //
@@ -146,7 +148,7 @@ impl Handler for Family {
                 control.flush();
                 Ok(())
             }
-            cmd::NEW_DAEMON | cmd::DEL_DAEMON => Err(daemon(request)),
+            cmd::NEW_DAEMON | cmd::DEL_DAEMON => daemon::change(control, request),
             ext::cmd::GET_EVENTS => get_events(control, request),
             cmd::NEW_LADDR | cmd::DEL_LADDR => local::change(control, request),
             _ => Err(request.refuse(EINVAL, c"unknown command", None)),
@@ -162,7 +164,7 @@ impl Handler for Family {
             cmd::GET_DEST => dump_dests(control, dump),
             ext::cmd::GET_CONN => return conns::dump(control.netns(), dump),
             cmd::GET_LADDR => local::dump(control, dump),
-            // No daemon runs.
+            cmd::GET_DAEMON => daemon::dump(control, dump),
             _ => {}
         }
         Ok(())
@@ -289,7 +291,8 @@ fn dest(control: &Control, request: &Request<'_>) -> Result {
         let service = service_of(netns, &parser, request)?;
         let nest = request.attr(attr::DEST);
         let full = request.number() != cmd::DEL_DEST;
-        let (id, settings) = parser.whole_dest(nest, full, service.id().family)?;
+        let has_daemon = netns.daemons() != daemon_state::NONE;
+        let (id, settings) = parser.whole_dest(nest, full, service.id().family, has_daemon)?;
 
         let found = service.find(&id);
         let done = match (settings, found) {
@@ -459,15 +462,6 @@ fn get_events(control: &Control, request: &Request<'_>) -> Result {
         msg.u64(ext::attr::CONN_SEQ, numbers.conns, ext::attr::PAD)?;
         msg.u64(ext::attr::LOST, numbers.lost, ext::attr::PAD)
     })
-}
-
-/// NEW_DAEMON, DEL_DAEMON: there are no sync daemons yet.
-fn daemon(request: &Request<'_>) -> Error {
-    request.refuse(
-        EOPNOTSUPP,
-        c"connection synchronization is not supported",
-        request.attr(attr::DAEMON),
-    )
 }
 
 /// Parses an address family, or says why not.

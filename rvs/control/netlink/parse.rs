@@ -314,10 +314,11 @@ impl<'a> Parser<'a> {
         nest: Option<Attr<'a>>,
         full: bool,
         of: Family,
+        has_daemon: bool,
     ) -> Result<(dest::Id, Option<dest::Settings>)> {
         let args = self.dest(nest, full, of)?;
         let settings = if full {
-            self.mixed_families(&args, of)?;
+            self.mixed_families(&args, of, has_daemon)?;
             Some(self.dest_settings(&args)?)
         } else {
             None
@@ -325,8 +326,15 @@ impl<'a> Parser<'a> {
         Ok((args.id, settings))
     }
 
-    /// Refuses a destination of another family than its service's, unless packets go there through a tunnel.
-    fn mixed_families(&self, args: &DestArgs<'_>, of: Family) -> Result {
+    /// Refuses a destination of another family than its service's, unless packets go there through a tunnel and no daemon runs.
+    fn mixed_families(&self, args: &DestArgs<'_>, of: Family, has_daemon: bool) -> Result {
+        if args.id.family != of && has_daemon {
+            return Err(self.refuse(
+                EINVAL,
+                c"a synchronisation daemon runs, which cannot tell of destinations of another address family",
+                args.attrs.get(dest_attr::ADDR_FAMILY),
+            ));
+        }
         let method = args.attrs.get(dest_attr::FWD_METHOD);
         let is_tunnel = method
             .is_some_and(|method| FwdMethod::from_flags(method.u32()) == Some(FwdMethod::Tunnel));

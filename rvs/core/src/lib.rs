@@ -58,6 +58,7 @@ pub mod proto;
 pub mod sched;
 pub mod siphash;
 pub mod sort;
+pub mod sync;
 pub mod table;
 pub mod thresholds;
 pub mod timeout;

@@ -28,6 +28,10 @@ use rvs_core::{
         Family,
         V6Type, //
     },
+    uapi::{
+        conn_flag,
+        FwdMethod, //
+    },
     wire::{
         icmp,
         icmpv6, //
@@ -113,7 +117,7 @@ pub(in super::super) fn find<'g, const V6: bool>(
         None => {
             let to = Target {
                 addr: addr.0,
-                next_hop: false,
+                next_hop: conn.method() == FwdMethod::Route as u32,
                 tunnel: false,
             };
             Found::once(ctx.net, Versions::same(V6), &to, skb)
@@ -129,6 +133,10 @@ pub(in super::super) fn find<'g, const V6: bool>(
         }
         // NAT alone changes the address under a packet from elsewhere.
         if mode.redirect && to_loopback::<V6>(addr, route.old_input(), facts) {
+            return None;
+        }
+        // The entry's replies would be those of the connection that was taken over, too.
+        if mode.redirect && conn.flags() & conn_flag::SYNC != 0 && skb.has_track() {
             return None;
         }
         return Some(Way::Here);

@@ -251,6 +251,15 @@ impl DaemonUser {
             syncid: fields.i32(),
         }
     }
+
+    /// The structure.
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut to = Filler::new();
+        to.u32(self.state as u32)
+            .put(&self.mcast_ifn)
+            .u32(self.syncid as u32);
+        to.bytes
+    }
 }
 
 /// What [`super::so_get::INFO`] answers; C `struct ip_vs_getinfo`.
@@ -570,6 +579,7 @@ mod tests {
         let daemon = DaemonUser::from_bytes(&bytes);
         assert_eq!((daemon.state, daemon.syncid), (2, 77));
         assert_eq!(text(&daemon.mcast_ifn), Some(&b"eth0"[..]));
+        assert_eq!(daemon.to_bytes(), bytes);
 
         let info = GetInfo {
             size: 256,
