@@ -25,8 +25,8 @@
 //!
 //! # Locks
 //!
-//! Packets take none but those of a chain of the connection table, of a scheduler with a memory, and of a destination
-//! that crosses a threshold. Configuration takes, in this order: the namespace's configuration (a mutex), a scheduler's
+//! Packets take none but those of a chain of the connection table, of a scheduler with a memory, of a destination that crosses a
+//! threshold, and of what a master of synchronisation sends. Configuration takes, in this order: the namespace's configuration (a mutex), a scheduler's
 //! state, a chain, a destination's load, statistics.
 
 #![crate_name = "rvs"]
