@@ -327,7 +327,8 @@ impl ConnTable {
             return;
         };
         let status = old.status.load();
-        let flags = receive::bound_flags(status & super::FLAGS, dest.conn_flags());
+        // Without the helper's bits: it is the helper's only if that is said now.
+        let flags = receive::bound_flags(status & super::SHOWN, dest.conn_flags());
         conn.status = U32::new(status & !super::FLAGS | flags | REPLACED);
         conn.in_pkts = U32::new(old.in_pkts());
         conn.children.tell(old.children.told());
