@@ -10,7 +10,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::ns::{Ns, Output};
 use crate::scenario::Cx;
-use crate::wait::until;
+use crate::wait::{pass, until};
 
 /// rvsadm in a namespace.
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +127,12 @@ impl<'a> Terminal<'a> {
         let mut last = String::new();
         until(what, 20.0, || {
             last = self.screen()?;
-            Ok(wanted(&last).then(|| last.clone()))
+            let seen = wanted(&last).then(|| last.clone());
+            if seen.is_none() {
+                // Each look is a process, for which a User-Mode kernel needs the time of many.
+                pass(0.1);
+            }
+            Ok(seen)
         })
         .with_context(|| format!("the screen is\n{last}"))
     }

@@ -91,20 +91,27 @@ fn progress(ns: &Ns, tool: &Tool<'_>) -> Result<()> {
         ("check", "services read"),
         ("-Sn", "services listed"),
     ] {
-        slowed(ns, tool, args, what).with_context(|| args.to_owned())?;
+        slowed(ns, tool, args, what, || Ok(())).with_context(|| args.to_owned())?;
     }
     tool.feed("apply -f -", "services: []\n")?;
     tool.feed("-R", &rules(SERVICES / 2))?;
     fs::write("/run/saved.json", tool.run("--json save", "")?.stdout)?;
-    tool.feed("apply -f -", "services: []\n")?;
-    slowed(ns, tool, "apply -f /run/saved.json", "changes made").context("apply")?;
+    slowed(ns, tool, "apply -f /run/saved.json", "changes made", || {
+        tool.feed("apply -f -", "services: []\n").map(drop)
+    })
+    .context("apply")?;
     tool.feed("apply -f -", "services: []\n").map(drop)
 }
 
 /// Runs it in a terminal, with its output in a file: standard error shows how far it is, and at the end nothing. Then with
-/// standard error in a file, which stays empty.
-pub fn slowed(ns: &Ns, tool: &Tool<'_>, args: &str, what: &str) -> Result<()> {
-    let _ = fs::remove_file(PID);
+/// standard error in a file, which stays empty. `before` makes that there is something to do.
+pub fn slowed(
+    ns: &Ns,
+    tool: &Tool<'_>,
+    args: &str,
+    what: &str,
+    before: impl Fn() -> Result<()>,
+) -> Result<()> {
     // It waits for its first slice before it begins.
     let run = |error: &str| {
         let program = tool.path.display();
@@ -112,12 +119,27 @@ pub fn slowed(ns: &Ns, tool: &Tool<'_>, args: &str, what: &str) -> Result<()> {
     };
     // A server of tmux that goes away takes its time: each has its own.
     let name: String = args.chars().filter(char::is_ascii_alphanumeric).collect();
-    let terminal = Terminal::new(ns, &format!("slowed_{name}"), 100, 10, &run(""))?;
-    in_slices(|| terminal.has(what))?;
-    let screen = terminal.shows("the end", |screen| screen.contains("ended "))?;
-    ensure!(!screen.contains(what), "{screen}");
-    ensure!(fs::metadata("/run/out")?.len() > 0, "there is no output");
-    drop(terminal);
+    // Where the machine has other things to do, who stops the program comes too late now and then.
+    let mut attempts = 0..5;
+    loop {
+        let n = attempts
+            .next()
+            .with_context(|| format!("{what:?} was not to be seen in five attempts"))?;
+        before()?;
+        let _ = fs::remove_file(PID);
+        let terminal = Terminal::new(ns, &format!("slowed{n}_{name}"), 100, 10, &run(""))?;
+        let shown = in_slices(|| {
+            terminal.shows(what, |screen| {
+                screen.contains(what) || screen.contains("ended ")
+            })
+        })?;
+        let screen = terminal.shows("the end", |screen| screen.contains("ended "))?;
+        ensure!(!screen.contains(what), "{screen}");
+        ensure!(fs::metadata("/run/out")?.len() > 0, "there is no output");
+        if shown.contains(what) {
+            break;
+        }
+    }
 
     fs::remove_file(PID)?;
     let terminal = Terminal::new(ns, &format!("quiet_{name}"), 100, 10, &run("2>/run/err"))?;
@@ -161,9 +183,11 @@ fn in_slices<T>(during: impl FnOnce() -> Result<T>) -> Result<T> {
 const RULES: &str = "/run/rules";
 const PID: &str = "/run/slowed.pid";
 
+/// rvsadm restores all of them before ipvsadm has restored a tenth.
 fn restore(tool: &Tool<'_>) -> Result<()> {
     let services = services()?;
-    let run = |program: &Path| -> Result<Duration> {
+    let run = |program: &Path, services: u32| -> Result<Duration> {
+        fs::write(RULES, rules(services))?;
         let ns = Ns::new("restore")?;
         let took = ns.run(|| -> Result<Duration> {
             let begin = Instant::now();
@@ -184,14 +208,18 @@ fn restore(tool: &Tool<'_>) -> Result<()> {
     };
     // By turns, the best of each, more often if need be: the machine has other things to do as well.
     let (mut theirs, mut ours) = (Duration::MAX, Duration::MAX);
+    let some = services.div_ceil(10);
     for _ in 0..3 {
-        theirs = theirs.min(run(Path::new("ipvsadm"))?);
-        ours = ours.min(run(tool.path)?);
+        theirs = theirs.min(run(Path::new("ipvsadm"), some)?);
+        ours = ours.min(run(tool.path, services)?);
         if ours < theirs {
             break;
         }
     }
-    println!("restore of {services} services of {REALS} real servers: ipvsadm {theirs:.2?}, rvsadm {ours:.2?}");
-    ensure!(ours < theirs, "ipvsadm took {theirs:?}, rvsadm {ours:?}");
+    println!("services of {REALS} real servers: ipvsadm restored {some} in {theirs:.2?}, rvsadm {services} in {ours:.2?}");
+    ensure!(
+        ours < theirs,
+        "ipvsadm took {theirs:?} for a tenth, rvsadm {ours:?}"
+    );
     Ok(())
 }
