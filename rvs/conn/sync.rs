@@ -197,6 +197,14 @@ fn flags_of(record: &Record<'_>) -> u32 {
     record.flags & !conn_flag::SEQ_MASK
 }
 
+/// A connection that is about to be in the table.
+struct Restored<'a> {
+    new: Unlinked<Conn>,
+    hashes: [u32; 2],
+    /// Its use of the helper, if it is one of its.
+    bound: Option<Bound<'a>>,
+}
+
 impl ConnTable {
     /// Makes the connection of a record, with this destination. If it is there by now, that one is returned. Does not sleep.
     #[inline(never)]
@@ -211,7 +219,7 @@ impl ConnTable {
             return Err(NoConn::Limit);
         }
         let (record, flow) = (restore.record, &restore.flow);
-        let (new, hashes, bound) = self.restored(restore, dest, g)?;
+        let Restored { new, hashes, bound } = self.restored(restore, dest, g)?;
         let deadline = time::jiffies().wrapping_add(restore.timeout);
         match self.table.insert(new, hashes, deadline, g, |other, node| {
             node == 0
@@ -236,7 +244,14 @@ impl ConnTable {
         Conn::new(param, self.counting.load()).ok()
     }
 
-    /// The connection of a record, bound and not in the table yet, and its hashes.
+    /// The hashes of a connection with so many nodes.
+    #[inline(never)]
+    fn hashes_of(&self, param: &Param<'_>, nodes: usize) -> [u32; 2] {
+        let reply = (nodes > 1).then(|| param.reply());
+        self.hashes(param.flow, reply.as_ref())
+    }
+
+    /// The connection of a record, bound and not in the table yet.
     // By itself, for the frame.
     #[inline(never)]
     fn restored<'a>(
@@ -244,7 +259,7 @@ impl ConnTable {
         restore: &Restore<'_, '_>,
         dest: Option<&Arc<Dest>>,
         g: &Held,
-    ) -> Result<(Unlinked<Conn>, [u32; 2], Option<Bound<'a>>), NoConn> {
+    ) -> Result<Restored<'a>, NoConn> {
         let (record, flow) = (restore.record, &restore.flow);
         let param = Param {
             flow,
@@ -273,10 +288,13 @@ impl ConnTable {
             conn.change(|status| status | STALE);
         }
         let bound = conn.bind_app(&self.table.home().apps, g);
-        let reply = (conn.nodes() > 1).then(|| param.reply());
-        let hashes = self.hashes(flow, reply.as_ref());
+        let hashes = self.hashes_of(&param, conn.nodes());
         let new = Unlinked::new(conn).map_err(|_| NoConn::Memory)?;
-        Ok((bind(new, dest, flow.template, flags)?, hashes, bound))
+        Ok(Restored {
+            new: bind(new, dest, flow.template, flags)?,
+            hashes,
+            bound,
+        })
     }
 
     /// Changes a connection into what a record says of it.
@@ -334,8 +352,7 @@ impl ConnTable {
         conn.children.tell(old.children.told());
         conn.sync_endtime = U32::new(old.sync_endtime.load());
         let bound = conn.bind_app(&self.table.home().apps, g);
-        let reply = (conn.nodes() > 1).then(|| param.reply());
-        let hashes = self.hashes(&flow, reply.as_ref());
+        let hashes = self.hashes_of(&param, conn.nodes());
         let Ok(new) = Unlinked::new(conn) else {
             return;
         };
