@@ -149,16 +149,14 @@ impl Session {
             "RETR" => {
                 self.say("150 here it comes")?;
                 let mut data = self.data()?;
-                data.write_all(&serve::pattern(rest.parse()?))?;
+                serve::write_pattern(&mut data, rest.parse()?)?;
                 drop(data);
                 self.say("226 done")?;
             }
             "STOR" => {
                 self.say("150 waiting for it")?;
                 let mut data = self.data()?;
-                let mut all = Vec::new();
-                data.read_to_end(&mut all)?;
-                let right = all == serve::pattern(rest.parse()?);
+                let right = takes_all(&mut data, rest.parse()?).is_ok();
                 self.say(if right { "226 right" } else { "550 wrong" })?;
             }
             "QUIT" => {
@@ -238,6 +236,13 @@ impl Server {
             thread: Some(thread),
         })
     }
+}
+
+/// Reads a file of `n` bytes, and its end.
+fn takes_all(data: &mut TcpStream, n: usize) -> Result<()> {
+    serve::take_bulk(data, n)?;
+    ensure!(data.read(&mut [0])? == 0, "more than {n} bytes");
+    Ok(())
 }
 
 /// A client's session.
@@ -378,12 +383,10 @@ impl<'a> Client<'a> {
         };
         let ends = (data.local_addr()?, data.peer_addr()?);
         if give {
-            data.write_all(&serve::pattern(n)).context("sending data")?;
+            serve::write_pattern(&mut data, n).context("sending data")?;
             drop(data);
         } else {
-            let mut all = Vec::new();
-            data.read_to_end(&mut all).context("reading data")?;
-            ensure!(all == serve::pattern(n), "{} bytes, not as sent", all.len());
+            takes_all(&mut data, n).context("reading data")?;
         }
         self.expect("226")?;
         Ok(ends)

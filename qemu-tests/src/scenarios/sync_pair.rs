@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Two directors: the second takes the virtual address over, and what the first had accepted goes on: TCP by NAT and by direct
-//! routing, UDP, templates of persistent services; also if the backup had no service until then. A backup that is only one leaves
-//! requests alone.
+//! routing, UDP, FTP's control connections, which get their helper there, and templates of persistent services; also if the backup
+//! had no service until then. A backup that is only one leaves requests alone.
 //!
 //! ```text
 //!            +-- eth0 -- c0 one s1 -- eth0 --+
@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 
 use anyhow::{ensure, Context, Result};
 
+use crate::ftp::{self, Data};
 use crate::ipvs::Ipvs;
 use crate::ns::Ns;
 use crate::pkt::{TCP, UDP};
@@ -40,6 +41,7 @@ const NAT: u16 = 80;
 const DIRECT: u16 = 81;
 const STICKY: u16 = 82;
 const DATAGRAMS: u16 = 53;
+const FTP: u16 = 21;
 
 /// The network, with the virtual address at the first director.
 struct Pair {
@@ -121,16 +123,19 @@ fn services(ns: &Ns) -> Result<()> {
         "-A -t {nat} -s rr\n-a -t {nat} -r {rs}:8080 -m\n\
          -A -t {direct} -s rr\n-a -t {direct} -r {rs}:{DIRECT} -g\n\
          -A -u {udp} -s rr\n-a -u {udp} -r {rs}:5300 -m\n\
+         -A -t {ftp} -s rr\n-a -t {ftp} -r {rs}:{FTP} -m\n\
          -A -t {sticky} -s rr -p 300\n-a -t {sticky} -r {rs}:8081 -m\n-a -t {sticky} -r {rs}:8082 -m\n",
         nat = at(vip, NAT),
         direct = at(vip, DIRECT),
         udp = at(vip, DATAGRAMS),
+        ftp = at(vip, FTP),
         sticky = at(vip, STICKY),
     );
     ns.cmd_stdin("ipvsadm -R", &table).map(drop)
 }
 
-fn run(_cx: &Cx) -> Result<()> {
+fn run(cx: &Cx) -> Result<()> {
+    cx.modules.load_ftp(&[])?;
     let pair = Pair::new()?;
     let [one, two] = pair.directors();
     let rs = &pair.topo.rs[0];
@@ -142,6 +147,7 @@ fn run(_cx: &Cx) -> Result<()> {
         Server::tcp(rs, address(8082), "b")?,
         Server::udp(rs, address(5300), "udp")?,
     ];
+    let _ftp = ftp::Server::new(rs, address(FTP), "ftp")?;
     services(one)?;
     // Each packet is announced, at once as soon as the next one is.
     one.set_sysctl("net.ipv4.vs.sync_threshold", "0 1")?;
@@ -161,6 +167,7 @@ fn run(_cx: &Cx) -> Result<()> {
         let answer = serve::ask(&stream, "before")?;
         flows.push((port, stream, serve::name(&answer).to_owned()));
     }
+    let mut session = ftp::Client::login(client, at(VIP4, FTP))?;
     let udp = serve::udp(client, at(VIP4, DATAGRAMS))?;
     ensure!(serve::name(&serve::ask_udp(&udp, "before")?) == "udp");
     let udp_client = udp.local_addr()?;
@@ -179,6 +186,7 @@ fn run(_cx: &Cx) -> Result<()> {
         .into_iter()
         .chain([
             ("UDP", at(VIP4, DATAGRAMS), udp_client, "UDP"),
+            ("TCP", at(VIP4, FTP), session.here()?, "ESTABLISHED"),
             ("TCP", at(VIP4, STICKY), template, "ASSURED"),
         ])
     {
@@ -225,6 +233,10 @@ fn run(_cx: &Cx) -> Result<()> {
         "{} connections were scheduled anew",
         conns - conns_before
     );
+    // The helper goes on as well: the real server's own address is told to nobody.
+    session.transfer(Data::Pasv, 10_000, false)?;
+    session.transfer(Data::Port, 10_000, true)?;
+    session.echo("nothing is lost")?;
     // The same client stays where it was.
     let sticky = &flows[2].2;
     for n in 0..4 {

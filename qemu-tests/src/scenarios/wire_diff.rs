@@ -662,6 +662,11 @@ fn play(lanes: &[Lane], seed: u64, packets: usize, other: &[Leg]) -> Result<Vec<
             legs.push(leg);
         }
     }
+    if modules::loaded("ip_vs")? {
+        // C gives up its walk for routes over a device that goes down (`ip_vs_dst_event()`) if the table of services was resized
+        // meanwhile; then nobody lets go of the device, which waits for ever. There is no route of a service that is gone.
+        stage.topo.ipvsadm("-C")?;
+    }
     Ok(legs)
 }
 
