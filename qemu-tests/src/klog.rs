@@ -132,30 +132,3 @@ impl Klog {
         Ok(lines)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::is_trouble;
-
-    #[test]
-    fn trouble_is_told_from_chatter() {
-        for line in [
-            "WARNING: CPU: 0 PID: 1 at net/netfilter/ipvs/ip_vs_conn.c:1",
-            "BUG: sleeping function called from invalid context at mm/slab.h:1",
-            "WARNING: suspicious RCU usage",
-            "unreferenced object 0x61c1f760 (size 16):",
-            "refcount_t: underflow; use-after-free.",
-            "rcu: INFO: rcu_sched self-detected stall on CPU",
-        ] {
-            assert!(is_trouble(line), "{line}");
-        }
-        for line in [
-            "IPVS: Registered protocols (TCP, UDP, SCTP, AH, ESP)",
-            "rvs: loading out-of-tree module taints kernel.",
-            "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
-            "IPVS: rr: TCP 10.0.100.1:80 - no destination available",
-        ] {
-            assert!(!is_trouble(line), "{line}");
-        }
-    }
-}

@@ -192,6 +192,7 @@ uml_config() {
 # The patches that a kernel is built with: files of scripts/lab.d that touch different files of the source.
 uml_patches() {
 	case $1 in
+	uml) echo smp.patch ;;
 	lockdep) echo debug.patch ;;
 	kasan) echo debug.patch kasan.patch ;;
 	esac

@@ -302,29 +302,3 @@ pub static ALL: &[&Scenario] = &[
 pub fn find(name: &str) -> Option<&'static Scenario> {
     ALL.iter().copied().find(|s| s.name == name)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_unique_and_items_exist() {
-        for (i, s) in ALL.iter().enumerate() {
-            assert!(
-                ALL[..i].iter().all(|t| t.name != s.name),
-                "{} stands twice",
-                s.name
-            );
-            assert!(
-                s.items
-                    .iter()
-                    .chain(s.partly)
-                    .all(|n| (1..=146).contains(n)),
-                "{}: {:?}",
-                s.name,
-                s.items
-            );
-            assert!(!s.doc.is_empty());
-        }
-    }
-}

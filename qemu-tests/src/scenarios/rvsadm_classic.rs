@@ -693,12 +693,20 @@ impl Pair<'_> {
         Ok(fine.filter(|l| !l.contains(" -f -")).collect())
     }
 
-    /// Both programs in the same namespace, at the same time.
+    /// Both programs in the same namespace, at the same time. Where rates are shown, which change every two seconds, the kernel may
+    /// have changed them between the one program and the other: then both are started again.
     fn list(&mut self, args: &[&str]) -> Result<()> {
-        let theirs = start(&self.ns[0], self.ipvsadm, args, "")?;
-        let ours = start(&self.ns[0], self.rvsadm, args, "")?;
-        self.compare(&format!("{args:?}"), &finish(theirs)?, &finish(ours)?);
-        Ok(())
+        let mut attempts = if args.contains(&"--rate") { 5 } else { 1 };
+        loop {
+            let theirs = start(&self.ns[0], self.ipvsadm, args, "")?;
+            let ours = start(&self.ns[0], self.rvsadm, args, "")?;
+            let (theirs, ours) = (finish(theirs)?, finish(ours)?);
+            attempts -= 1;
+            if attempts == 0 || theirs.stdout == ours.stdout {
+                self.compare(&format!("{args:?}"), &theirs, &ours);
+                return Ok(());
+            }
+        }
     }
 
     fn lists(&mut self, lines: &str) -> Result<()> {
