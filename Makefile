@@ -16,7 +16,7 @@ QEMU_SCENARIOS ?= boot hooks ignore_tunneled
 lab := scripts/lab
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO)))
 in-root := $(lab) run
-runner = $(in-root) cargo run --quiet --locked --manifest-path qemu-tests/Cargo.toml --bin rvs-test -- run $(addprefix --again ,$(AGAIN))
+runner = $(in-root) scripts/rvs-test run $(addprefix --again ,$(AGAIN))
 scenario-args = $(addprefix --scenario ,$(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
 
 .PHONY: modules
@@ -89,6 +89,7 @@ test-peer: ## all scenarios against the C module
 
 .PHONY: test-debug
 test-debug: ## all scenarios on the lockdep and kasan guests
+	@$(lab) module kasan >/dev/null & $(lab) module lockdep >/dev/null; wait
 	$(runner) --guest lockdep --peer rvs $(scenario-args)
 	$(runner) --guest kasan --peer rvs $(scenario-args)
 

@@ -73,6 +73,15 @@ def spread(values):
     return (max(values) - min(values)) / typical(values) * 100
 
 
+def beside(c, rvs):
+    """By how much the second's values differ from the first's of the same pass: the middle, and between what half of them lie."""
+    ratios = [(b / a - 1) * 100 for a, b in zip(c, rvs)]
+    if len(ratios) < 4:
+        return f"{typical(ratios):+.1f} %"
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:+.1f} % ({low:+.0f} to {high:+.0f})"
+
+
 def table(head, rows):
     rows = [head] + rows
     widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
@@ -100,7 +109,8 @@ def main():
     print(f"- {time.strftime('%Y-%m-%d')}, `{command}`")
     print(f"- instructions, bytes: Linux {counted.kernel}, as Debian ships it, in QEMU with `-icount shift=0` on one processor")
     if timed.kernel:
-        print(f"- time: Linux {timed.kernel}, User-Mode Linux without SMP")
+        print(f"- time: Linux {timed.kernel}, User-Mode Linux without SMP; medians of {max(map(len, timed.cost.values()))} passes, of each the least "
+              "of four\n  bursts; C and rvs one after the other in each pass, in turn first; half of the passes differ by what stands in brackets")
     print("""- a client, a director and a server, each a network namespace, joined by veth; pktgen sends UDP packets (60 bytes; IPv6 78)
   and the server drops them as they arrive; a row is the cost of the whole chain, the generator and both ends included
 - *established flows*: 1,000 flows in turn, all there before the count begins; *new connection per packet*: no flow twice
@@ -116,8 +126,7 @@ def main():
                 f"{typical(values) - typical(forward):+,.0f}" if forward and row != base(row) else "", f"{spread(values):.2f} %"]
         if timed.kernel:
             times, reference = timed.cost.get(row), timed.cost.get(base(row))
-            # Other load on the machine only ever adds: the least is the truest.
-            line.append(f"{min(times) / min(reference):.2f}" if times and reference else "")
+            line.append(f"{typical(times) / typical(reference):.2f}" if times and reference else "")
         rows.append(line)
     head = ["path", "instructions", "over forwarding", "spread"] + (["time, forwarding = 1"] if timed.kernel else [])
     print(table(head, rows))
@@ -138,7 +147,7 @@ def main():
                     f"{((rvs - forward) / (c - forward) - 1) * 100:+.1f} %"]
             if timed.kernel:
                 a, b = timed.cost.get(row), timed.cost.get(row.replace("-rvs-", "-c-"))
-                line.append(f"{(min(a) / min(b) - 1) * 100:+.1f} %" if a and b else "")
+                line.append(beside(b, a) if a and b else "")
             rows.append(line)
         head = ["instructions", "C", "rvs", "difference", "of the whole chain", "of what forwarding does not cost"] + (["time of the whole chain"] if timed.kernel else [])
         print(table(head, rows))
@@ -168,9 +177,9 @@ def main():
         print(table(["", "objects, bytes", "their slabs", "hash table and other pages", "bytes per connection"], rows))
 
     if timed.cost:
-        print("\nnanoseconds per packet on this machine (least of the rounds):", file=sys.stderr)
+        print("\nnanoseconds per packet on this machine (medians):", file=sys.stderr)
         for row, values in timed.cost.items():
-            print(f"  {label(row):<46} {min(values):>8,.0f}   (spread {spread(values):.0f} %)", file=sys.stderr)
+            print(f"  {label(row):<46} {typical(values):>8,.0f}   (spread {spread(values):.0f} %)", file=sys.stderr)
     if not pairs:
         print("\nverdict: rvs was not measured", file=sys.stderr)
         return 2

@@ -181,14 +181,12 @@ cmd_boot() {
 # What starts the guest, into the array `line`; the variables are those of cmd_boot.
 # shellcheck disable=SC2054 # commas within words
 uml_line() {
-	local seccomp=on
 	case $kernel in
 	# Checks and poison, but not who allocated: a stack trace per allocation costs more than all the rest here.
 	lockdep) append="slab_debug=FZP $append" ;;
-	kasan) seccomp=off cpus=1 ;;
-	uml-up) cpus=1 ;;
+	kasan | uml-up) cpus=1 ;;
 	esac
-	line=("$kdir/linux" "mem=$mem" "seccomp=$seccomp" root=/dev/root rootfstype=hostfs ro
+	line=("$kdir/linux" "mem=$mem" seccomp=on root=/dev/root rootfstype=hostfs ro
 		"init=$LAB_D/init" con=null con0=fd:0,fd:1)
 	[[ $kernel == uml-up ]] || line+=("ncpus=$cpus")
 	local words

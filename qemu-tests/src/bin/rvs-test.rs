@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use libtest_mimic::{Arguments, Trial};
+use nix::sched::{sched_getaffinity, CpuSet};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
@@ -163,6 +164,14 @@ impl Board {
     }
 }
 
+/// What the guests are given to run, where a scenario of the run wants it.
+struct Built {
+    module: Option<PathBuf>,
+    rvsadm: Option<PathBuf>,
+    examples: Option<PathBuf>,
+    rvs_toa: Option<PathBuf>,
+}
+
 /// All that the threads which boot guests share.
 struct Hall {
     top: PathBuf,
@@ -174,10 +183,7 @@ struct Hall {
     /// namespace.
     started: u128,
     guest_bin: PathBuf,
-    module: Option<PathBuf>,
-    rvsadm: Option<PathBuf>,
-    examples: Option<PathBuf>,
-    rvs_toa: Option<PathBuf>,
+    built: Built,
     verbose: bool,
     /// Scenarios per boot, at most.
     chunk: usize,
@@ -222,11 +228,11 @@ fn default_jobs(guest: Guest) -> usize {
         })
         .unwrap_or(4 << 20);
     let by_memory = available / 1024 / memory_mib(guest);
-    // Scenarios wait for much: twice as many guests as processors keep those busy.
-    let guests = if guest.emulated() {
-        cores
-    } else {
-        cores.saturating_mul(2)
+    // Scenarios wait for much, longest where deadlines are stretched: more guests than processors keep those busy.
+    let guests = match guest {
+        Guest::Qemu | Guest::Virtme => cores,
+        Guest::Uml => cores.saturating_mul(2),
+        Guest::Lockdep | Guest::Kasan => cores.saturating_mul(3),
     };
     guests.min(by_memory).max(1)
 }
@@ -246,37 +252,11 @@ impl Run {
         }
         // The guest sees this program at the same path and runs it too.
         let guest_bin = std::env::current_exe()?;
-        let module = match (&self.module, self.peer) {
-            (_, Peer::C) => None,
-            (Some(path), _) => {
-                Some(fs::canonicalize(path).with_context(|| path.display().to_string())?)
-            }
-            (None, Peer::Rvs) => Some(printed_path(
-                &top,
-                "scripts/lab",
-                &["module", &self.guest.to_string()],
-            )?),
-        };
-
         let (run, skipped): (Vec<_>, Vec<_>) = chosen
             .iter()
             .copied()
             .partition(|s| s.skip(self.peer, self.guest).is_none());
-        let rvsadm = if run.iter().any(|s| s.rvsadm) {
-            Some(printed_path(&top, "scripts/build-rvsadm", &[])?)
-        } else {
-            None
-        };
-        let examples = if run.iter().any(|s| s.examples) {
-            Some(printed_path(&top, "scripts/build-examples", &[])?)
-        } else {
-            None
-        };
-        let rvs_toa = if run.iter().any(|s| s.rvs_toa) {
-            Some(printed_path(&top, "scripts/build-rvs-toa", &[])?)
-        } else {
-            None
-        };
+        let built = self.build(&top, &run)?;
         let jobs = self.jobs.unwrap_or_else(|| default_jobs(self.guest)).max(1);
         // Those that may take longest first, so that no guest is left alone with one of them at the end.
         let mut queue = run.clone();
@@ -292,10 +272,7 @@ impl Run {
             }),
             started: SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos(),
             guest_bin,
-            module,
-            rvsadm,
-            examples,
-            rvs_toa,
+            built,
             verbose: self.verbose,
             chunk: self.chunk.max(1),
             queue: Mutex::new(queue.into()),
@@ -352,6 +329,39 @@ impl Run {
             }
         }
         Ok(conclusion.exit_code())
+    }
+
+    /// Has everything built that `run` wants, the module beside the programs: the linkers leave a processor idle for long.
+    fn build(&self, top: &Path, run: &[&Scenario]) -> Result<Built> {
+        let printed = |wanted: bool, script: &str, args: &[&str]| -> Result<Option<PathBuf>> {
+            wanted.then(|| printed_path(top, script, args)).transpose()
+        };
+        std::thread::scope(|s| {
+            let module = s.spawn(|| match (&self.module, self.peer) {
+                (_, Peer::C) => Ok(None),
+                (Some(path), _) => fs::canonicalize(path)
+                    .map(Some)
+                    .with_context(|| path.display().to_string()),
+                (None, Peer::Rvs) => {
+                    printed(true, "scripts/lab", &["module", &self.guest.to_string()])
+                }
+            });
+            let rvsadm = run.iter().any(|s| s.rvsadm);
+            let examples = run.iter().any(|s| s.examples);
+            let rvs_toa = run.iter().any(|s| s.rvs_toa);
+            let rvsadm = printed(rvsadm, "scripts/build-rvsadm", &[]);
+            let examples = printed(examples, "scripts/build-examples", &[]);
+            let rvs_toa = printed(rvs_toa, "scripts/build-rvs-toa", &[]);
+            let module = module
+                .join()
+                .unwrap_or_else(|_| bail!("a thread of the runner failed"));
+            Ok(Built {
+                module: module?,
+                rvsadm: rvsadm?,
+                examples: examples?,
+                rvs_toa: rvs_toa?,
+            })
+        })
     }
 }
 
@@ -426,7 +436,7 @@ impl Hall {
                 .join("build/test")
                 .join(format!("{}-{}", self.guest, self.peer))
                 .join(format!(".boot-{}-{worker}-{boots}", self.started));
-            if let Err(e) = self.boot(first, &out) {
+            if let Err(e) = self.boot(first, &out, worker) {
                 let why = format!("the guest did not run: {e:#}");
                 self.board.post(first.name, Outcome::Failed(why));
             }
@@ -435,13 +445,39 @@ impl Hall {
         }
     }
 
+    /// What starts the lab for the guest of `worker`. A User-Mode guest with one processor stays on one of the host's: its kernel and its
+    /// programs take turns, and waking one another on another processor costs more than either does.
+    fn lab(&self, worker: usize) -> Command {
+        let lab = self.top.join("scripts/lab");
+        if self.cpus > 1 || self.guest.emulated() {
+            return Command::new(lab);
+        }
+        let allowed: Vec<usize> = sched_getaffinity(Pid::from_raw(0)).map_or_else(
+            |_| Vec::new(),
+            |set| {
+                (0..CpuSet::count())
+                    .filter(|&n| set.is_set(n).unwrap_or(false))
+                    .collect()
+            },
+        );
+        let Some(cpu) = worker
+            .checked_rem(allowed.len())
+            .and_then(|n| allowed.get(n))
+        else {
+            return Command::new(lab);
+        };
+        let mut command = Command::new("taskset");
+        command.args(["-c", &cpu.to_string()]).arg(lab);
+        command
+    }
+
     /// Boots a guest and has it run `first`, then what it asks for until nothing is left.
-    fn boot(&self, first: &'static Scenario, out: &Path) -> Result<()> {
+    fn boot(&self, first: &'static Scenario, out: &Path, worker: usize) -> Result<()> {
         fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
         let slow = self.guest.slow();
         // However much there is to do: a guest that hangs is told by the scenario it hangs in.
         let total = 7200.0;
-        let mut command = Command::new(self.top.join("scripts/lab"));
+        let mut command = self.lab(worker);
         command
             .arg("boot")
             .arg(self.guest.to_string())
@@ -459,16 +495,16 @@ impl Hall {
             .arg(format!("--seed={}", self.seed))
             .arg(format!("--slow={slow}"))
             .arg("--out=/out");
-        if let Some(module) = &self.module {
+        if let Some(module) = &self.built.module {
             command.arg(format!("--rvs={}", module.display()));
         }
-        if let Some(rvsadm) = &self.rvsadm {
+        if let Some(rvsadm) = &self.built.rvsadm {
             command.arg(format!("--rvsadm={}", rvsadm.display()));
         }
-        if let Some(examples) = &self.examples {
+        if let Some(examples) = &self.built.examples {
             command.arg(format!("--examples={}", examples.display()));
         }
-        if let Some(rvs_toa) = &self.rvs_toa {
+        if let Some(rvs_toa) = &self.built.rvs_toa {
             command.arg(format!("--rvs-toa={}", rvs_toa.display()));
         }
         command
